@@ -1,0 +1,1 @@
+"""Five single sources of truth of a multi-user agent platform."""
