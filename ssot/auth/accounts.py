@@ -1,0 +1,64 @@
+"""Accounts: who may log in, kept in PostgreSQL under the auth service's own role."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ssot.auth.passwords import hash_password, matches
+from ssot.context import new_id
+from ssot.database import Account, DatabaseManager
+from ssot.errors import AuthenticationError, ProtocolError
+
+__all__ = ["Accounts"]
+
+_REFUSED = "wrong name or password"
+
+
+class Accounts:
+    """Creates accounts and checks passwords. Hashing runs in threads: it must not stall the loop."""
+
+    def __init__(self, database: DatabaseManager, *, scrypt_log_n: int) -> None:
+        self._database = database
+        self._log_n = scrypt_log_n
+        # An unknown name costs the same time as a wrong password, so that it tells nothing.
+        self._nobody = hash_password("", log_n=scrypt_log_n)
+
+    async def create(self, name: str, password: str) -> str:
+        """Create an account and return its user id; :class:`ProtocolError` when the name is taken."""
+        if not 1 <= len(name) <= 200 or not name.isprintable():
+            raise ProtocolError("a name has 1 to 200 printable characters")
+        if not 8 <= len(password) <= 1000:
+            raise ProtocolError("a password has 8 to 1000 characters")
+        hashed = await asyncio.to_thread(hash_password, password, log_n=self._log_n)
+        user_id = new_id("user")
+
+        async def body(session: AsyncSession) -> str | None:
+            # A replay after a lost commit finds its own row, by the id made above.
+            await session.execute(
+                insert(Account)
+                .values(user_id=user_id, name=name, password_hash=hashed)
+                .on_conflict_do_nothing()
+            )
+            return await session.scalar(select(Account.user_id).where(Account.name == name))
+
+        if await self._database.run_transaction(None, body) != user_id:
+            raise ProtocolError(f"the name {name!r} is taken")
+        return user_id
+
+    async def login(self, name: str, password: str) -> str:
+        """The user id; :class:`AuthenticationError` in the same words for either mistake."""
+
+        async def body(session: AsyncSession) -> tuple[str, str] | None:
+            columns = select(Account.user_id, Account.password_hash).where(Account.name == name)
+            row = (await session.execute(columns)).one_or_none()
+            return (row.user_id, row.password_hash) if row else None
+
+        found = await self._database.run_transaction(None, body)
+        user_id, stored = found or ("", self._nobody)
+        if not await asyncio.to_thread(matches, password, stored) or not found:
+            raise AuthenticationError(_REFUSED)
+        return user_id

@@ -1,0 +1,205 @@
+"""The schema of all settings: each is defined here once, with its variable, default and meaning."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+__all__ = [
+    "AgentSettings",
+    "AuthSettings",
+    "DatabaseSettings",
+    "NodeSettings",
+    "RedisSettings",
+    "Section",
+    "Settings",
+    "TokenSettings",
+    "WorkerSettings",
+    "variable",
+]
+
+
+def variable(name: str, default: Any = ..., /, *, what: str, **limits: Any) -> Any:
+    """A setting that is read from the environment variable ``name``."""
+    return Field(
+        default, description=what, validate_default=False, json_schema_extra={"variable": name}, **limits
+    )
+
+
+class Section(BaseModel):
+    """A group of settings: typed, frozen, and strict about names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class DatabaseSettings(Section):
+    """How this process reaches PostgreSQL."""
+
+    url: SecretStr = variable(
+        "SSOT_DATABASE_URL",
+        what="PostgreSQL, as this service's own login role: postgresql://role:password@host:port/database",
+    )
+    pool_size: int = variable("SSOT_DATABASE_POOL_SIZE", 10, what="connections at most", ge=1, le=1000)
+    acquire_timeout: float = variable(
+        "SSOT_DATABASE_ACQUIRE_TIMEOUT", 5.0, what="seconds to wait for a connection of the pool", gt=0
+    )
+    connect_timeout: float = variable(
+        "SSOT_DATABASE_CONNECT_TIMEOUT", 5.0, what="seconds to wait for a new connection", gt=0
+    )
+    statement_timeout: float = variable(
+        "SSOT_DATABASE_STATEMENT_TIMEOUT", 30.0, what="seconds that one statement may run", gt=0
+    )
+    retry_deadline: float = variable(
+        "SSOT_DATABASE_RETRY_DEADLINE", 20.0, what="seconds to wait through a restart of PostgreSQL", gt=0
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _postgresql(cls, url: SecretStr) -> SecretStr:
+        return _checked_url(url, {"postgresql", "postgres"}, needs_path="a database name")
+
+
+class RedisSettings(Section):
+    """How this process reaches Redis or Valkey."""
+
+    url: SecretStr = variable("SSOT_REDIS_URL", what="Redis or Valkey: redis://:password@host:port/0")
+    prefix: str = variable(
+        "SSOT_REDIS_PREFIX", "ssot", what="what every key of this platform begins with",
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+    )  # fmt: skip
+    timeout: float = variable("SSOT_REDIS_TIMEOUT", 5.0, what="seconds to wait for one answer", gt=0)
+    retry_deadline: float = variable(
+        "SSOT_REDIS_RETRY_DEADLINE", 20.0, what="seconds to wait through a restart of Redis", gt=0
+    )
+    keep_events: int = variable(
+        "SSOT_REDIS_KEEP_EVENTS", 10_000, what="events kept in each user's log", ge=10
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _redis(cls, url: SecretStr) -> SecretStr:
+        return _checked_url(url, {"redis", "rediss"})
+
+
+class TokenSettings(Section):
+    """What the auth service signs into a token and everybody else demands of it.
+
+    One definition for both sides: when issuer or audience differ between services, every
+    WebSocket is refused.
+    """
+
+    issuer: str = variable("SSOT_TOKEN_ISSUER", "ssot-auth", what="`iss` of every token", min_length=1)
+    audience: str = variable(
+        "SSOT_TOKEN_AUDIENCE", "ssot-platform", what="`aud` of every token", min_length=1
+    )
+
+
+class AuthSettings(Section):
+    """The auth service alone."""
+
+    signing_key: SecretStr = variable(
+        "AUTH_SIGNING_KEY", what="Ed25519 private key that signs tokens: 32 bytes, base64url"
+    )
+    host: str = variable("AUTH_HOST", "127.0.0.1", what="address to listen on")
+    port: int = variable("AUTH_PORT", 8081, what="port to listen on; 0: any free one", ge=0, le=65535)
+    access_ttl: float = variable(
+        "AUTH_ACCESS_TTL", 900.0, what="seconds until an access token expires", gt=0
+    )
+    scrypt_log_n: int = variable(
+        "AUTH_SCRYPT_LOG_N", 16, what="cost of a password hash, as a power of two", ge=10, le=20
+    )
+
+
+class NodeSettings(Section):
+    """A WebSocket node."""
+
+    host: str = variable("NODE_HOST", "127.0.0.1", what="address to listen on")
+    port: int = variable("NODE_PORT", 8082, what="port to listen on; 0: any free one", ge=0, le=65535)
+    auth_url: str = variable("SSOT_AUTH_URL", what="where the auth service is, for its public keys")
+    origins: str = variable(
+        "NODE_ORIGINS", "", what="browser origins to accept, separated by commas; empty: no browser"
+    )
+    ring_size: int = variable(
+        "NODE_RING_SIZE", 1024, what="encoded events kept in memory for each connected user", ge=8
+    )
+    stall_timeout: float = variable(
+        "NODE_STALL_TIMEOUT", 10.0, what="seconds that a client may take none of its events", gt=0
+    )
+    max_connections: int = variable(
+        "NODE_MAX_CONNECTIONS", 20, what="connections of one user on this node", ge=1
+    )
+    max_message_bytes: int = variable(
+        "NODE_MAX_MESSAGE_BYTES", 65_536, what="size of one message from a client", ge=256
+    )
+    ping_interval: float = variable(
+        "NODE_PING_INTERVAL", 20.0, what="seconds between pings to a client and to Redis", gt=0
+    )
+
+    @field_validator("auth_url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be http://host:port or https://host:port")
+        return url.rstrip("/")
+
+
+class AgentSettings(Section):
+    """Limits of the execution engine."""
+
+    run_timeout: float = variable(
+        "WORKER_RUN_TIMEOUT", 120.0, what="seconds that one run may take", gt=0
+    )
+    tool_timeout: float = variable(
+        "WORKER_TOOL_TIMEOUT", 60.0, what="seconds that one tool call may take", gt=0
+    )
+    max_runs: int = variable("WORKER_MAX_RUNS", 32, what="runs at a time in this worker", ge=1)
+    max_runs_per_user: int = variable(
+        "WORKER_MAX_RUNS_PER_USER", 8, what="runs of one user at a time in this worker", ge=1
+    )
+
+
+class WorkerSettings(Section):
+    """How a worker claims commands and keeps its runs."""
+
+    lease_ttl: float = variable(
+        "WORKER_LEASE_TTL", 10.0, what="seconds after which a silent worker's run is taken over", gt=0
+    )
+    drain_timeout: float = variable(
+        "WORKER_DRAIN_TIMEOUT", 10.0, what="seconds that a stopping worker waits for its runs", gt=0
+    )
+
+
+class Settings(Section):
+    """All settings of one process. Sections that its service does not use are ``None``."""
+
+    environment: Literal["development", "test", "staging", "production"] = variable(
+        "SSOT_ENVIRONMENT", "development", what="which environment this is"
+    )
+    database: DatabaseSettings
+    redis: RedisSettings | None = None
+    tokens: TokenSettings | None = None
+    auth: AuthSettings | None = None
+    node: NodeSettings | None = None
+    worker: WorkerSettings | None = None
+    agents: AgentSettings | None = None
+
+
+def _checked_url(url: SecretStr, schemes: set[str], *, needs_path: str = "") -> SecretStr:
+    """Messages never contain the URL: it holds a password."""
+    try:
+        parts = urlsplit(url.get_secret_value())
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"is not a URL: {str(error).partition(':')[0]}") from None
+    if parts.scheme not in schemes:
+        raise ValueError(f"must begin with {' or '.join(f'{s}://' for s in sorted(schemes))}")
+    if not parts.hostname:
+        raise ValueError("names no host; a password with / @ : # in it must be percent-encoded")
+    if port == 0:
+        raise ValueError("port 0 cannot be connected to")
+    if needs_path and not parts.path.strip("/"):
+        raise ValueError(f"lacks {needs_path} after the host")
+    return url

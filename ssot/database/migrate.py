@@ -1,0 +1,74 @@
+"""Migrations: Alembic, under an advisory lock, so that any number of processes may start at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from ssot.configuration import DatabaseSettings
+from ssot.database.resilience import is_refused, is_transient
+from ssot.database.urls import asyncpg_url
+from ssot.errors import AuthenticationError, Unavailable
+from ssot.retry import retry
+
+__all__ = ["migrate"]
+
+_log = logging.getLogger(__name__)
+
+# Any fixed number; it names "the migration of this database" among the advisory locks.
+_LOCK = 0x5507_0001
+
+
+async def migrate(settings: DatabaseSettings, *, wait: float = 60.0) -> None:
+    """Bring the database to the newest schema, as its owner.
+
+    One process migrates; the others wait for it for at most ``wait`` seconds (then
+    :class:`Unavailable`) and find nothing left to do. The lock is held on a connection of its
+    own, and ends with it whatever happens.
+    """
+    engine = create_async_engine(asyncpg_url(settings.url.get_secret_value()), poolclass=NullPool)
+    try:
+        connection = await retry(
+            lambda _: _connect(engine.connect()), what="PostgreSQL", deadline=wait, on=is_transient
+        )
+        async with connection, engine.connect() as lock:
+            await _acquire(lock, wait)
+            await connection.run_sync(_upgrade)
+            await connection.commit()
+            await lock.rollback()
+    except Exception as error:
+        if is_refused(error):
+            raise AuthenticationError(
+                "PostgreSQL refused the owner's role, password or database; see SSOT_DATABASE_URL"
+            ) from None
+        raise
+    finally:
+        await engine.dispose()
+
+
+async def _connect(connection: AsyncConnection) -> AsyncConnection:
+    return await connection.start()
+
+
+async def _acquire(lock: AsyncConnection, wait: float) -> None:
+    try:
+        async with asyncio.timeout(wait):
+            await lock.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+    except TimeoutError:
+        raise Unavailable(
+            "the migration lock", deadline=wait, cause="another process is still migrating"
+        ) from None
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,184 @@
+"""The events that a run sends to its user, their order, and their place in the user's log."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, get_args
+
+import msgspec
+
+from ssot.errors import NotSerializable, ProtocolError, VersionMismatch
+
+__all__ = [
+    "EVENT_VERSION",
+    "TERMINAL",
+    "AgentEvent",
+    "Bounds",
+    "EventType",
+    "LogEntry",
+    "Payload",
+    "Position",
+    "decode_event",
+    "encode_event",
+    "event_types",
+    "follows",
+]
+
+EVENT_VERSION = 1
+"""Version of :class:`AgentEvent`; a reader refuses any other, naming both."""
+
+EventType = Literal[
+    "agent_started",
+    "agent_thinking",
+    "tool_executing",
+    "tool_completed",
+    "agent_completed",
+    "agent_failed",
+    "agent_cancelled",
+]
+
+TERMINAL: frozenset[EventType] = frozenset({"agent_completed", "agent_failed", "agent_cancelled"})
+"""The events that end a run; nothing follows them."""
+
+# The grammar of a run: started (thinking | executing completed)* terminal. A run may fail or be
+# cancelled at any point, also inside a tool.
+_NEXT: dict[EventType | None, frozenset[EventType]] = {
+    None: frozenset({"agent_started"}),
+    "agent_started": frozenset({"agent_thinking", "tool_executing"}) | TERMINAL,
+    "agent_thinking": frozenset({"agent_thinking", "tool_executing"}) | TERMINAL,
+    "tool_executing": frozenset({"tool_completed", "agent_failed", "agent_cancelled"}),
+    "tool_completed": frozenset({"agent_thinking", "tool_executing"}) | TERMINAL,
+    "agent_completed": frozenset(),
+    "agent_failed": frozenset(),
+    "agent_cancelled": frozenset(),
+}
+
+
+def event_types() -> tuple[EventType, ...]:
+    """Every event type, in the order in which a run may send them."""
+    return get_args(EventType)
+
+
+def follows(previous: EventType | None, event: EventType) -> bool:
+    """Whether ``event`` may come after ``previous`` (``None``: nothing yet) in one run."""
+    return event in _NEXT[previous]
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """What an event says: the same shape for every type.
+
+    ``text`` is for people, ``tool`` names the tool of the tool events, ``data`` is for programs.
+    """
+
+    text: str = ""
+    tool: str | None = None
+    data: dict[str, Any] = {}
+
+
+class AgentEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of one run.
+
+    ``id`` is ``<run>:<index>:<type>``, the same when a run is replayed, so that an event appended
+    twice is recognised. ``at`` is Unix time in seconds on the worker's clock; order comes from the
+    log's sequence, never from it.
+    """
+
+    id: str
+    type: EventType
+    user_id: str
+    thread_id: str
+    run_id: str
+    agent: str
+    at: float
+    payload: Payload
+    v: int = EVENT_VERSION
+
+
+class Position(NamedTuple):
+    """A place in a user's event log: ordered, and gap-free within one epoch (1, 2, 3, …).
+
+    ``seq`` 0 stands before the first event of its epoch.
+    """
+
+    epoch: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read ``<epoch>-<seq>``; raises :class:`ProtocolError` when it is anything else."""
+        epoch, dash, seq = text.partition("-")
+        if not dash or not epoch.isdecimal() or not seq.isdecimal():
+            raise ProtocolError(f"a position is <epoch>-<seq>, two whole numbers, not {text!r}")
+        return cls(int(epoch), int(seq))
+
+    def precedes(self, other: Position) -> bool:
+        """Whether ``other`` is the very next event of the same epoch."""
+        return other.epoch == self.epoch and other.seq == self.seq + 1
+
+
+class LogEntry(NamedTuple):
+    """One event as the log keeps it: ``body`` is the encoded :class:`AgentEvent`."""
+
+    position: Position
+    body: bytes
+
+
+class Bounds(NamedTuple):
+    """What a user's log holds now.
+
+    ``last`` is the newest position of the current epoch, ``first`` the oldest entry that is still
+    kept (``None``: nothing is).
+    """
+
+    first: Position | None
+    last: Position
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(AgentEvent)
+
+
+class _Versioned(msgspec.Struct):
+    v: int | None = None
+
+
+def encode_event(event: AgentEvent) -> bytes:
+    """JSON of an event; raises :class:`NotSerializable`, naming the event, when it has none."""
+    try:
+        return _encoder.encode(event)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise NotSerializable(
+            f"{event.type} of run {event.run_id}: its payload cannot be sent as JSON: {error}"
+        ) from error
+
+
+def decode_event(body: bytes) -> AgentEvent:
+    """The event of a log entry or frame; raises on another version and on malformed JSON."""
+    try:
+        return _check(_decoder.decode(body))
+    except msgspec.DecodeError as error:
+        version = _version_of(body)
+        if version not in (None, EVENT_VERSION):
+            raise _mismatch(version) from error
+        raise ProtocolError(f"not an agent event: {error}") from error
+
+
+def _check(event: AgentEvent) -> AgentEvent:
+    if event.v != EVENT_VERSION:
+        raise _mismatch(event.v)
+    return event
+
+
+def _mismatch(version: int | None) -> VersionMismatch:
+    return VersionMismatch(
+        "agent events", ours=EVENT_VERSION, theirs=version, advice="deploy readers before writers"
+    )
+
+
+def _version_of(body: bytes) -> int | None:
+    try:
+        return msgspec.json.decode(body, type=_Versioned).v
+    except msgspec.DecodeError:
+        return None

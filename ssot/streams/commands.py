@@ -1,0 +1,111 @@
+"""The stream of commands: from any node to whichever worker takes it, and to another if it dies."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from redis.exceptions import ResponseError
+
+from ssot.commands import RunCommand, encode_command
+from ssot.streams.client import RedisClient, is_transient
+
+__all__ = ["Claim", "CommandStream"]
+
+_GROUP = "workers"
+_REMEMBERED = 86_400
+
+# One message id of one user is one run, however often it is submitted.
+_SUBMIT = """
+local known = redis.call('GET', KEYS[2])
+if known then return known end
+redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[3])
+redis.call('XADD', KEYS[1], '*', 'c', ARGV[2])
+return ARGV[1]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A command that this worker may run. ``again``: another worker had it before."""
+
+    entry: str
+    body: bytes
+    again: bool
+
+
+class CommandStream:
+    """Commands, delivered at least once to one worker of the group."""
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+        self._key = client.key("commands")
+        self._submit = client.redis.register_script(_SUBMIT)
+
+    async def submit(self, command: RunCommand) -> str:
+        """Queue a command and return the id of its run.
+
+        A repeated ``message_id`` of the same user returns the first run's id and queues nothing.
+        Waits through a restart of the server.
+        """
+        keys = [self._key, self._client.key("message", command.user_id, command.message_id)]
+        args = [command.run_id, encode_command(command), _REMEMBERED]
+        answer: bytes = await self._client.call(lambda _: self._submit(keys=keys, args=args))
+        return answer.decode()
+
+    async def claims(self, worker: str, *, abandoned_after: float) -> AsyncIterator[Claim]:
+        """Commands for this worker, for ever: new ones, and those whose worker fell silent.
+
+        A command is given again when it was not finished ``abandoned_after`` seconds after it was
+        last given; whoever still works on it is told apart by the run's lease. Lost connections
+        are survived; cancel to stop.
+        """
+        idle = int(abandoned_after * 1000)
+        # Short enough to look for abandoned commands often, and never to outlast a socket timeout.
+        block = max(int(min(abandoned_after / 2, self._client.settings.timeout / 2) * 1000), 1)
+        while True:
+            try:
+                for claim in await self._abandoned(worker, idle):
+                    yield claim
+                for claim in await self._new(worker, block):
+                    yield claim
+            except ResponseError as error:
+                if "NOGROUP" not in str(error):
+                    raise
+                await self._client.call(lambda _: self._make_group())
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                await self._client.call(lambda _: self._client.ping(), deadline=float("inf"))
+
+    async def finish(self, claim: Claim) -> None:
+        """Forget a command: what it asked for is durable. Waits through a restart."""
+
+        async def attempt(_: int) -> None:
+            async with self._client.redis.pipeline(transaction=True) as pipe:
+                pipe.xack(self._key, _GROUP, claim.entry)
+                pipe.xdel(self._key, claim.entry)
+                await pipe.execute()
+
+        await self._client.call(attempt)
+
+    async def _make_group(self) -> None:
+        try:
+            await self._client.redis.xgroup_create(self._key, _GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+    async def _abandoned(self, worker: str, idle: int) -> list[Claim]:
+        answer = await self._client.redis.xautoclaim(self._key, _GROUP, worker, idle, "0-0", count=16)
+        return [Claim(entry.decode(), fields[b"c"], again=True) for entry, fields in answer[1] if fields]
+
+    async def _new(self, worker: str, block: int) -> list[Claim]:
+        answer = await self._client.redis.xreadgroup(
+            _GROUP, worker, {self._key: ">"}, count=16, block=block
+        )
+        return [
+            Claim(entry.decode(), fields[b"c"], again=False)
+            for _, entries in answer or ()
+            for entry, fields in entries
+        ]
