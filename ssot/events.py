@@ -77,8 +77,8 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 class AgentEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event of one run.
 
-    ``id`` is ``<run>:<index>:<type>``, the same when a run is replayed, so that an event appended
-    twice is recognised. ``at`` is Unix time in seconds on the worker's clock; order comes from the
+    ``id`` is ``<run>:<index>``, and ``<run>:end`` for the last: the same when a run is replayed, so
+    that an event appended twice is recognised. ``at`` is Unix time in seconds on the worker's clock; order comes from the
     log's sequence, never from it.
     """
 

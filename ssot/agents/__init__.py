@@ -1,0 +1,1 @@
+"""AgentRegistry, execution engine, tools and workers."""

@@ -167,6 +167,9 @@ class WorkerSettings(Section):
     lease_ttl: float = variable(
         "WORKER_LEASE_TTL", 10.0, what="seconds after which a silent worker's run is taken over", gt=0
     )
+    max_claims: int = variable(
+        "WORKER_MAX_CLAIMS", 128, what="commands held at a time, running or waiting for a place", ge=1
+    )
     drain_timeout: float = variable(
         "WORKER_DRAIN_TIMEOUT", 10.0, what="seconds that a stopping worker waits for its runs", gt=0
     )

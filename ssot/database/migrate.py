@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from pathlib import Path
 
 from alembic import command
@@ -36,13 +37,12 @@ async def migrate(settings: DatabaseSettings, *, wait: float = 60.0) -> None:
     engine = create_async_engine(asyncpg_url(settings.url.get_secret_value()), poolclass=NullPool)
     try:
         connection = await retry(
-            lambda _: _connect(engine.connect()), what="PostgreSQL", deadline=wait, on=is_transient
+            lambda _: engine.connect().start(), what="PostgreSQL", deadline=wait, on=is_transient
         )
-        async with connection, engine.connect() as lock:
+        async with aclosing(connection), engine.connect() as lock:
             await _acquire(lock, wait)
             await connection.run_sync(_upgrade)
             await connection.commit()
-            await lock.rollback()
     except Exception as error:
         if is_refused(error):
             raise AuthenticationError(
@@ -51,10 +51,6 @@ async def migrate(settings: DatabaseSettings, *, wait: float = 60.0) -> None:
         raise
     finally:
         await engine.dispose()
-
-
-async def _connect(connection: AsyncConnection) -> AsyncConnection:
-    return await connection.start()
 
 
 async def _acquire(lock: AsyncConnection, wait: float) -> None:

@@ -40,7 +40,7 @@ class Subscriber:
         self._client = client
         self._log = log
         self._ping_interval = ping_interval
-        self._listeners: dict[str, tuple[str, Listener]] = {}
+        self._listeners: dict[str, Listener] = {}
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         self._connection: Connection | None = None
         self._heard = 0.0
@@ -70,15 +70,16 @@ class Subscriber:
     async def subscribe(self, user_id: str, listener: Listener) -> None:
         """Return when the server has confirmed: whatever is published from now on is heard."""
         channel = self._log.channel(user_id)
-        self._listeners[channel] = (user_id, listener)
+        self._listeners[channel] = listener
         confirmed = self._confirmed.setdefault(channel, asyncio.get_running_loop().create_future())
         await self._send("SUBSCRIBE", channel)
         await asyncio.shield(confirmed)
 
-    async def unsubscribe(self, user_id: str) -> None:
-        """Hear no more of a user."""
+    async def unsubscribe(self, user_id: str, listener: Listener) -> None:
+        """Hear no more of a user, unless another listener has taken this one's place."""
         channel = self._log.channel(user_id)
-        if self._listeners.pop(channel, None) is not None:
+        if self._listeners.get(channel) is listener:
+            del self._listeners[channel]
             self._confirmed.pop(channel, None)
             await self._send("UNSUBSCRIBE", channel)
 
@@ -136,13 +137,13 @@ class Subscriber:
                 if confirmed is not None and not confirmed.done():
                     confirmed.set_result(None)
                 if channel in relink and channel in self._listeners:
-                    self._listeners[channel][1].on_link()
+                    self._listeners[channel].on_link()
 
     def _deliver(self, channel: str, message: bytes) -> None:
         listener = self._listeners.get(channel)
         if listener is not None:
             entry, _, body = message.partition(b" ")
-            listener[1].on_event(Position.parse(entry.decode()), body)
+            listener.on_event(Position.parse(entry.decode()), body)
 
     async def _heartbeat(self) -> None:
         """Notice a link that is half open: no answer to a ping within another interval."""

@@ -1,0 +1,1 @@
+"""WebSocket Core: the wire protocol, the node and the client."""

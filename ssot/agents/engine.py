@@ -1,0 +1,155 @@
+"""The execution engine: takes one command through one run, from its first event to its last."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry import propagate, trace
+
+from ssot.agents.abc import EventSink, Runs, Transactions
+from ssot.agents.contexts import context_of
+from ssot.agents.emitter import Emitter
+from ssot.agents.registry import AgentRegistry
+from ssot.agents.tools import ToolDispatcher
+from ssot.commands import RunCommand
+from ssot.configuration import AgentSettings
+from ssot.context import UserContext
+from ssot.errors import AgentFailed, Fenced, SsotError
+
+__all__ = ["EngineStatistics", "ExecutionEngine"]
+
+_log = logging.getLogger(__name__)
+_tracer = trace.get_tracer("ssot.agents")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """Runs under way and ended."""
+
+    running: int
+    completed: int
+    failed: int
+
+
+class ExecutionEngine:
+    """Runs agents within limits: so many at a time, so many of one user, each so long.
+
+    The record of a run is written before its last event, so that a user who sees the end can read
+    the result. A run that was recorded as ended is not run again: its last event is only repeated.
+    """
+
+    def __init__(
+        self, registry: AgentRegistry, *, runs: Runs, transactions: Transactions, settings: AgentSettings
+    ) -> None:
+        self._registry = registry
+        self._runs = runs
+        self._transactions = transactions
+        self._settings = settings
+        self._all = asyncio.Semaphore(settings.max_runs)
+        self._by_user: dict[str, _Places] = {}
+        self._running = self._completed = self._failed = 0
+
+    def statistics(self) -> EngineStatistics:
+        """Runs under way and ended."""
+        return EngineStatistics(self._running, self._completed, self._failed)
+
+    async def execute(self, command: RunCommand, sink: EventSink) -> None:
+        """Run a command to its end; returns when its last event is durable.
+
+        An agent that fails ends its run with ``agent_failed``; that is no error here. Raises
+        :class:`Fenced` when another worker has taken the run, and
+        :class:`~ssot.errors.Unavailable` when the end could not be recorded: then the command
+        must be given again.
+        """
+        parent = propagate.extract({"traceparent": command.trace}) if command.trace else None
+        with _tracer.start_as_current_span("agents.run", context=parent) as span:
+            span.set_attribute("ssot.user_id", command.user_id)
+            span.set_attribute("ssot.run_id", command.run_id)
+            context = context_of(command)
+            places = self._by_user.setdefault(
+                command.user_id, _Places(self._settings.max_runs_per_user)
+            )
+            places.interested += 1
+            try:
+                async with places.semaphore, self._all:
+                    self._running += 1
+                    try:
+                        await self._run(command, context, sink)
+                    finally:
+                        self._running -= 1
+            finally:
+                places.interested -= 1
+                if not places.interested:
+                    self._by_user.pop(command.user_id, None)
+
+    async def _run(self, command: RunCommand, context: UserContext, sink: EventSink) -> None:
+        emitter = Emitter(sink, context=context, agent=command.agent)
+        record = await self._runs.begin(context, agent=command.agent)
+        emitter.emit("agent_started", text=command.text)
+        if record["state"] == "running":
+            record = await self._work(command, context, emitter)
+        if record["state"] == "completed":
+            self._completed += 1
+            emitter.emit("agent_completed", data={"result": record["result"]})
+        else:
+            self._failed += 1
+            emitter.emit("agent_failed", text=record["error"] or "")
+        await sink.barrier()
+
+    async def _work(
+        self, command: RunCommand, context: UserContext, emitter: Emitter
+    ) -> dict[str, Any]:
+        """Run the agent and record how it ended."""
+        end: dict[str, Any]
+        try:
+            async with asyncio.timeout(self._settings.run_timeout):
+                agent = await self._registry.create(command.agent, context)
+                tools = ToolDispatcher(
+                    agent.tools,
+                    context=context,
+                    transactions=self._transactions,
+                    emitter=emitter,
+                    timeout=self._settings.tool_timeout,
+                )
+                result = await agent.run(command.text, _Session(context, tools, emitter))
+            end = {"state": "completed", "result": result, "error": None}
+        except Fenced:
+            raise
+        except TimeoutError:
+            limit = f"{self._settings.run_timeout:g}"
+            end = {"state": "failed", "result": None, "error": f"the run took longer than {limit} s"}
+        except SsotError as error:
+            end = {"state": "failed", "result": None, "error": str(error)}
+        except Exception as error:
+            # The user is told that it failed; what an agent raised may hold anything.
+            _log.exception("agent %s failed in run %s", command.agent, context.run_id)
+            failure = AgentFailed(f"the agent {command.agent!r} raised {type(error).__name__}")
+            end = {"state": "failed", "result": None, "error": str(failure)}
+        await self._runs.finish(context, **end)
+        return end
+
+
+class _Session:
+    """An agent's hands: what one run may do."""
+
+    def __init__(self, context: UserContext, tools: ToolDispatcher, emitter: Emitter) -> None:
+        self.context = context
+        self._tools = tools
+        self._emitter = emitter
+
+    def think(self, text: str) -> None:
+        self._emitter.emit("agent_thinking", text=text)
+
+    async def call(self, tool: str, **arguments: Any) -> Any:
+        return await self._tools.call(tool, **arguments)
+
+
+class _Places:
+    """One user's places in this worker, forgotten when nobody of theirs runs or waits."""
+
+    def __init__(self, limit: int) -> None:
+        self.semaphore = asyncio.Semaphore(limit)
+        self.interested = 0

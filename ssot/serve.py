@@ -1,0 +1,154 @@
+"""The entry of every process: ``python -m ssot.serve auth|node|worker|migrate|all``.
+
+A role reads its environment variables, comes up, prints one line of JSON to standard output
+(``{"ready": "node", "address": "ws://127.0.0.1:8082"}``) and runs until SIGTERM or SIGINT; a second
+signal ends it at once. Logs go to standard error, with secrets redacted. ``migrate`` brings the
+schema up to date and ends. ``all`` starts migrate, auth, worker and node as processes of their own,
+in this order, and stops them in the reverse one; ``AUTH_DATABASE_URL`` and its like give each its
+own role.
+
+Exit codes: 0 stopped as asked, 1 failed, 2 wrong environment or arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+
+from ssot.configuration import UnifiedConfiguration
+from ssot.environment import IsolatedEnvironment, RedactingFilter
+from ssot.errors import SettingsError, SsotError
+from ssot.platform import ROLES, open_role
+
+__all__ = ["main"]
+
+_log = logging.getLogger("ssot.serve")
+
+
+def main(arguments: list[str]) -> int:
+    """Run one role; returns the exit code."""
+    if len(arguments) != 1 or arguments[0] not in (*ROLES, "all"):
+        sys.stderr.write(f"usage: python -m ssot.serve {'|'.join((*ROLES, 'all'))}\n")
+        return 2
+    (name,) = arguments
+    environment = IsolatedEnvironment(os.environ, service=None if name == "all" else name)
+    _log_to_stderr(environment)
+    try:
+        if name == "migrate":
+            asyncio.run(_migrate(environment))
+        elif name == "all":
+            return asyncio.run(_all(environment))
+        else:
+            asyncio.run(_serve(name, environment))
+    except SettingsError as error:
+        _log.error("%s", error)  # noqa: TRY400
+        return 2
+    except SsotError as error:
+        _log.error("%s", error)  # noqa: TRY400
+        return 1
+    return 0
+
+
+async def _migrate(environment: IsolatedEnvironment) -> None:
+    from ssot.database.migrate import migrate
+
+    await migrate(UnifiedConfiguration(environment, "migrate").settings.database)
+    _ready("migrate", None)
+
+
+async def _serve(name: str, environment: IsolatedEnvironment) -> None:
+    stop = _on_signals()
+    async with open_role(name, environment) as role:
+        _ready(name, role.address)
+        failed = asyncio.ensure_future(role.failed())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                failed.result()
+        finally:
+            failed.cancel()
+            stopped.cancel()
+            await asyncio.gather(failed, stopped, return_exceptions=True)
+
+
+async def _all(environment: IsolatedEnvironment) -> int:
+    stop = _on_signals()
+    running: list[asyncio.subprocess.Process] = []
+    try:
+        for role in ROLES:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "ssot.serve", role,
+                env=_environment_of(role, environment), stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )  # fmt: skip
+            running.append(process)
+            assert process.stdout is not None
+            line = await process.stdout.readline()
+            if not line:
+                return await process.wait() or 1
+            sys.stdout.write(line.decode())
+            sys.stdout.flush()
+            if role == "migrate":
+                running.remove(process)
+                if code := await process.wait():
+                    return code
+        ends = [asyncio.create_task(process.wait()) for process in running]
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopped, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            return 0
+        _log.error("a process ended by itself; stopping the others")
+        return 1
+    finally:
+        for process in reversed(running):
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()
+
+
+def _environment_of(role: str, environment: IsolatedEnvironment) -> dict[str, str]:
+    own = f"{role.upper()}_DATABASE_URL"
+    view = IsolatedEnvironment(environment.snapshot(), service=role).snapshot()
+    extra = {name: value for name, value in view.items() if name != own}
+    if own in view:
+        extra["SSOT_DATABASE_URL"] = view[own]
+    return environment.child_env(extra)
+
+
+def _on_signals() -> asyncio.Event:
+    """Set at the first SIGTERM or SIGINT; the second one kills as it would without us."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stop
+
+
+def _ready(name: str, address: str | None) -> None:
+    sys.stdout.write(json.dumps({"ready": name, "address": address}) + "\n")
+    sys.stdout.flush()
+
+
+def _log_to_stderr(environment: IsolatedEnvironment) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(RedactingFilter(environment.redactor()))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # Every connection and request; the roles log what matters of them.
+    for noisy in ("alembic", "httpx", "httpcore", "uvicorn", "websockets"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

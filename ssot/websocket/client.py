@@ -1,0 +1,258 @@
+"""A client of the WebSocket nodes: receives every event once and in order, across lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.typing import Subprotocol
+
+from ssot.context import new_id
+from ssot.errors import AuthenticationError, ProtocolError, SsotError, Unavailable
+from ssot.events import AgentEvent, Position, decode_event
+from ssot.websocket.protocol import (
+    BEARER,
+    SUBPROTOCOL,
+    Accepted,
+    ClientFrame,
+    CloseCode,
+    Error,
+    Event,
+    GetRun,
+    Reset,
+    RunRecord,
+    UserMessage,
+    Welcome,
+    decode_server,
+    encode,
+)
+
+__all__ = ["Client", "ClientStatistics", "Received"]
+
+_log = logging.getLogger(__name__)
+
+
+class Received(NamedTuple):
+    """One event, at its position in the user's log."""
+
+    position: Position
+    event: AgentEvent
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatistics:
+    """What has happened to this client.
+
+    ``resets`` counts the times that it was told that events may be missing; ``duplicates`` the
+    events that came again and were dropped.
+    """
+
+    received: int
+    duplicates: int
+    connects: int
+    resets: int
+
+
+class Client:
+    """One user's client. An async context manager, and an async iterator of :class:`Received`.
+
+    Connects to the first node of ``urls`` that answers, and to the next one whenever the
+    connection is lost, from the last position it has: events come once and in order. Entering
+    raises :class:`AuthenticationError` when the token is refused, and :class:`Unavailable` when no
+    node answers within ``deadline`` seconds; later the iterator raises them.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        token: str,
+        after: Position | None = None,
+        deadline: float = 30.0,
+        buffer: int = 1000,
+    ) -> None:
+        self._urls = list(urls)
+        self._token = token
+        self._deadline = deadline
+        self.position = after
+        self.user_id = ""
+        self._events: asyncio.Queue[Received | None] = asyncio.Queue(buffer)
+        self._pending: dict[str, tuple[ClientFrame, asyncio.Future[Any]]] = {}
+        self._socket: ClientConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+        self._received = self._duplicates = self._connects = self._resets = 0
+
+    async def __aenter__(self) -> Client:
+        socket = await self._connect()
+        self._task = asyncio.create_task(self._run(socket), name="websocket-client")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection; what was received can still be read. Idempotent."""
+        if self._task is None:
+            return
+        task, self._task = self._task, None
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for _, answer in self._pending.values():
+            answer.cancel()
+        if self._socket is not None:
+            await self._socket.close()
+        with contextlib.suppress(asyncio.QueueFull):
+            self._events.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[Received]:
+        while (received := await self._events.get()) is not None:
+            yield received
+        if self._failure is not None:
+            raise self._failure
+
+    async def send(self, text: str, *, thread_id: str, agent: str, message_id: str | None = None) -> str:
+        """Ask an agent; returns the run's id once the message is safely queued.
+
+        Sent again with the same id after a lost connection, so it starts one run. Raises
+        :class:`ProtocolError` when the node refuses the message.
+        """
+        frame = UserMessage(message_id or new_id("message"), thread_id, text, agent)
+        answer: Accepted = await self._ask(frame)
+        return answer.run_id
+
+    async def run(self, run_id: str) -> dict[str, Any] | None:
+        """The durable record of a run; what to read after a reset."""
+        answer: RunRecord = await self._ask(GetRun(new_id("request"), run_id))
+        return answer.record
+
+    def statistics(self) -> ClientStatistics:
+        """What has happened."""
+        return ClientStatistics(self._received, self._duplicates, self._connects, self._resets)
+
+    async def _ask(self, frame: ClientFrame) -> Any:
+        if self._failure is not None:
+            raise self._failure
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._pending[frame.id] = (frame, answer)
+        try:
+            if self._socket is not None:
+                # If it is lost, the frame goes out again on the next connection.
+                with contextlib.suppress(ConnectionClosed):
+                    await self._socket.send(encode(frame), text=True)
+            return await answer
+        finally:
+            self._pending.pop(frame.id, None)
+
+    async def _connect(self) -> ClientConnection:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._deadline
+        pause = 0.01
+        while True:
+            try:
+                socket = await self._try_connect(self._urls[0])
+                break
+            except (OSError, TimeoutError, WebSocketException) as error:
+                self._urls.append(self._urls.pop(0))
+                wait = pause * random.uniform(0.5, 1)  # noqa: S311
+                if loop.time() + wait >= end:
+                    raise Unavailable(
+                        f"every node of {', '.join(self._urls)}", deadline=self._deadline, cause=repr(error)
+                    ) from error
+                await asyncio.sleep(wait)
+                pause = min(pause * 2, 0.5)
+        self._connects += 1
+        self._socket = socket
+        return socket
+
+    async def _try_connect(self, url: str) -> ClientConnection:
+        query = f"?after={self.position}" if self.position else ""
+        try:
+            socket = await connect(
+                f"{url}/events{query}",
+                subprotocols=[Subprotocol(SUBPROTOCOL), Subprotocol(f"{BEARER}{self._token}")],
+                compression=None,
+                max_size=None,
+                proxy=None,
+                open_timeout=10,
+                close_timeout=2,
+            )
+        except InvalidStatus as refused:
+            reason = (refused.response.body or b"").decode(errors="replace").strip()
+            status = refused.response.status_code
+            if status == 401:
+                raise AuthenticationError(reason) from None
+            if 400 <= status < 500 and status != 429:
+                raise ProtocolError(f"the node refused the connection (HTTP {status}): {reason}") from None
+            raise
+        try:
+            async with asyncio.timeout(self._deadline):
+                welcome = decode_server(await socket.recv())
+            if not isinstance(welcome, Welcome):
+                raise ProtocolError(f"the node's first frame was {type(welcome).__name__}, not welcome")
+        except BaseException:
+            socket.transport.abort()
+            raise
+        self.user_id = welcome.user_id
+        if self.position is None or not welcome.recovered:
+            self.position = Position(welcome.epoch, welcome.seq)
+        return socket
+
+    async def _run(self, socket: ClientConnection) -> None:
+        try:
+            while True:
+                with contextlib.suppress(ConnectionClosed):
+                    for frame, _ in list(self._pending.values()):
+                        await socket.send(encode(frame), text=True)
+                    async for message in socket:
+                        await self._take(message)
+                if socket.close_code == CloseCode.TOKEN_EXPIRED:
+                    raise AuthenticationError("the token has expired")
+                socket = await self._connect()
+        except SsotError as error:
+            self._failure = error
+            for _, answer in self._pending.values():
+                if not answer.done():
+                    answer.set_exception(error)
+            await self._events.put(None)
+
+    async def _take(self, message: str | bytes) -> None:
+        frame = decode_server(message)
+        if isinstance(frame, Event):
+            position = Position(frame.epoch, frame.seq)
+            if self.position is not None and position <= self.position:
+                self._duplicates += 1
+                return
+            self.position = position
+            self._received += 1
+            await self._events.put(Received(position, decode_event(bytes(frame.event))))
+        elif isinstance(frame, Reset):
+            self._resets += 1
+            self.position = Position(frame.epoch, frame.seq)
+        elif isinstance(frame, Accepted | RunRecord):
+            self._resolve(frame.id, result=frame)
+        elif isinstance(frame, Error):
+            if frame.retry and frame.id in self._pending and self._socket is not None:
+                await self._socket.send(encode(self._pending[frame.id][0]), text=True)
+            else:
+                self._resolve(frame.id, error=ProtocolError(frame.reason))
+
+    def _resolve(self, frame_id: str | None, *, result: Any = None, error: Exception | None = None) -> None:
+        if frame_id not in self._pending:
+            if error is not None:
+                _log.warning("the node reports: %s", error)
+            return
+        answer = self._pending[frame_id][1]
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)
