@@ -1,0 +1,582 @@
+"""The lab: the platform's real processes on real servers, and everything a check calls.
+
+It sets scenes and watches; it never asserts what a check claims.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import random
+import secrets
+import sys
+import time
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ssot.auth.client import AuthClient
+from ssot.auth.keys import new_signing_key
+from ssot.configuration import DatabaseSettings
+from ssot.database import DatabaseManager, LlmUsage, provision
+from ssot.database.migrate import migrate
+from ssot.environment import IsolatedEnvironment, Redactor
+from ssot.events import Position
+from ssot.lab.asserts import RewriteAsserts, Seen
+from ssot.lab.checks import Check, Unexpected, Unknown
+from ssot.lab.faults.proxy import Proxies
+from ssot.lab.parameters import check_parameters, injected_names, overrides
+from ssot.lab.processes import Process
+from ssot.lab.services import PostgresServer, RedisServer, Services, Workspace, open_services
+from ssot.lab.services.ports import pick_port
+from ssot.lab.tables import Table
+from ssot.lab.timeline import Timeline
+from ssot.lab.users import LabClient, User, usage_rows
+from ssot.websocket.client import Client
+
+__all__ = ["Lab", "open_lab"]
+
+DEADLINE = 20.0
+"""Seconds that a check may take; most take less than one."""
+
+_LEASE_TTL = 1.0
+_USAGE_ROWS = 40
+
+
+async def open_lab(
+    notebook: str, *, users: int, seed: int, services: str, latency_ms: int, **own: Any
+) -> Lab:
+    """Start everything that the checks of a notebook need, and return it. The setup cell calls it.
+
+    ``users``, ``seed``, ``services``, ``latency_ms`` and the notebook's ``own`` parameters are
+    checked first: :class:`~ssot.errors.SettingsError` names every bad one before anything is
+    started. A lab that an earlier run of the cell opened is closed. When the kernel ends, however
+    it ends, nothing of the lab stays behind.
+    """
+    global _open
+    shell = _shell()
+    given = {"users": users, "seed": seed, "services": services, "latency_ms": latency_ms, **own}
+    injected = injected_names(shell.user_ns.get("In", ())) if shell else set()
+    changed = overrides(given, injected)
+    given.update(changed)
+    check_parameters(given, injected)
+    if shell is not None:
+        # The cells below read the parameters by their own names.
+        shell.user_ns.update(changed)
+    if _open is not None:
+        await _open.aclose()
+    lab = Lab(notebook, parameters=given)
+    _open = lab
+    try:
+        await lab.open()
+    except BaseException:
+        await lab.aclose()
+        raise
+    if shell is not None:
+        lab.attach(shell)
+    sys.stdout.write("PostgreSQL, Redis, auth, worker a and node a are up\n")
+    return lab
+
+
+_open: Lab | None = None
+
+
+class Lab:
+    """One notebook's lab. See the sections of this class for what a check may call.
+
+    ``postgres`` and ``redis`` are the servers, ``auth``, ``workers`` and ``nodes`` the processes of
+    the platform (``lab.nodes["a"]``), ``database`` is the lab's own access as an application role.
+    """
+
+    auth: Process
+    database: DatabaseManager
+
+    def __init__(self, notebook: str, *, parameters: Mapping[str, Any]) -> None:
+        self.notebook = notebook
+        self.parameters = dict(parameters)
+        self.seed = int(parameters["seed"])
+        self.workers: dict[str, Process] = {}
+        self.nodes: dict[str, Process] = {}
+        self._name = f"ssot_{secrets.token_hex(4)}"
+        self._verdicts: dict[str, str] = {}
+        self._stack = AsyncExitStack()
+        self._scope = AsyncExitStack()
+        self._timeline = Timeline()
+        self._unexpected = _Unexpected()
+        self._clients: list[LabClient] = []
+        self._secrets: set[str] = set()
+        self._urls: Mapping[str, str] = {}
+        self._redis_url = ""
+        self._signing_key = new_signing_key()
+        # Nodes must know where the auth service will be before it is there.
+        self._auth_port = pick_port()
+        self._proxies: Proxies | None = None
+        self._slow_addresses: dict[str, str] = {}
+        self._workspace: Workspace | None = None
+        self._services: Services | None = None
+        self._began = time.monotonic()
+        self._marks: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        processes = ", ".join(p.name for p in self._processes() if p.running)
+        return f"<lab of {self.notebook}: PostgreSQL, Redis, {processes or 'no process'}>"
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        """Start the servers, then the platform: migration, auth, worker and node at once."""
+        workspace = Workspace.open(self.notebook)
+        self._workspace = workspace
+        self._stack.push_async_callback(workspace.aclose)
+        self._services = await open_services(self.parameters["services"], workspace)
+        admin = self._services.postgres.admin_url
+        if self._services.kind != "embedded":
+            # Ordered before they exist, so that a lab killed at any moment leaves nothing there.
+            workspace.at_end({"drop_database": admin, "database": self._name})
+            workspace.at_end({"delete_keys": self._services.redis.url, "prefix": f"{self._name}:"})
+        direct = await provision(admin, self._name)
+        redis = self._services.redis.url
+        self._secrets = {self._signing_key, admin, redis, *direct.values()}
+        if self.parameters["latency_ms"]:
+            self._proxies = Proxies(round_trip=self.parameters["latency_ms"] / 1000)
+            self._stack.push_async_callback(self._proxies.aclose)
+            database_port = await self._proxies.open(*_address(admin))
+            redis_port = await self._proxies.open(*_address(redis))
+            self._urls = {role: _at_port(url, database_port) for role, url in direct.items()}
+            self._redis_url = _at_port(redis, redis_port)
+        else:
+            self._urls, self._redis_url = direct, redis
+        self.database = await self._stack.enter_async_context(
+            DatabaseManager(
+                DatabaseSettings.model_validate({"url": direct["app_b"], "pool_size": 4}),
+                name="ssot-lab",
+            )
+        )
+        self._stack.push_async_callback(self._close_scope)
+        self.auth = self._process("auth", "auth")
+        self.workers["a"] = self._process("worker", "worker a")
+        self.nodes["a"] = self._process("node", "node a")
+        # All at once: each waits until the schema is there, and none needs another to come up.
+        await _all_of(
+            migrate(DatabaseSettings.model_validate({"url": direct["owner"]})),
+            *(process.start() for process in self._processes()),
+        )
+
+    def attach(self, shell: Any) -> None:
+        """Make the notebook's assertions show their values, and watch its logs and warnings."""
+        shell.ast_transformers[:] = [
+            t for t in shell.ast_transformers if not isinstance(t, RewriteAsserts)
+        ] + [RewriteAsserts()]
+        shell.user_ns[RewriteAsserts.name] = Seen
+        self._unexpected.attach()
+
+    async def aclose(self) -> None:
+        """Stop everything and remove everything. Idempotent."""
+        self._unexpected.detach()
+        await self._stack.aclose()
+
+    # The servers and processes
+
+    @property
+    def postgres(self) -> PostgresServer:
+        """The PostgreSQL server; :class:`Unknown` when it was not started by the lab."""
+        return self._controllable().postgres
+
+    @property
+    def redis(self) -> RedisServer:
+        """The Redis or Valkey server; :class:`Unknown` when it was not started by the lab."""
+        return self._controllable().redis
+
+    @property
+    def database_urls(self) -> Mapping[str, str]:
+        """A URL for each login role: ``owner``, ``app_a``, ``app_b``, ``auth``, ``relay``."""
+        return self._urls
+
+    @property
+    def redis_url(self) -> str:
+        """The URL of Redis as the platform uses it."""
+        return self._redis_url
+
+    async def start_worker(self, name: str) -> Process:
+        """Another worker, ended with the check."""
+        return await self._start_in_scope("worker", name, self.workers)
+
+    async def start_node(self, name: str) -> Process:
+        """Another node, ended with the check."""
+        return await self._start_in_scope("node", name, self.nodes)
+
+    def environment(self, role: str) -> dict[str, str]:
+        """Exactly the environment variables that a process of this role is given."""
+        own: dict[str, str] = {
+            "SSOT_ENVIRONMENT": "test",
+            "SSOT_DATABASE_URL": self._urls["auth" if role == "auth" else "app_a"],
+        }
+        if role == "auth":
+            own |= {
+                "AUTH_SIGNING_KEY": self._signing_key,
+                "AUTH_PORT": str(self._auth_port),
+                # Hundreds of logins; the cost of one is not what is looked at here.
+                "AUTH_SCRYPT_LOG_N": "11",
+            }
+        else:
+            own |= {"SSOT_REDIS_URL": self._redis_url, "SSOT_REDIS_PREFIX": self._name}
+        if role == "worker":
+            own["WORKER_LEASE_TTL"] = str(_LEASE_TTL)
+        if role == "node":
+            own |= {"NODE_PORT": "0", "SSOT_AUTH_URL": f"http://127.0.0.1:{self._auth_port}"}
+        return IsolatedEnvironment(os.environ).child_env(own)
+
+    # Users
+
+    async def user(self, name: str, *, rows: int = _USAGE_ROWS) -> User:
+        """A fresh account, logged in at the auth service, with ``rows`` of usage drawn from the seed.
+
+        The login name is unique, so that a check can be run any number of times.
+        """
+        login = f"{name}-{secrets.token_hex(4)}"
+        password = secrets.token_urlsafe(16)
+        self._secrets.add(password)
+        async with self.auth_client() as auth:
+            user_id = await auth.create_account(login, password)
+            token = (await auth.login(login, password)).access_token
+        self._secrets.add(token)
+        randomness = random.Random(f"{self.seed} {name}")  # noqa: S311
+        usage = usage_rows(user_id, count=rows, randomness=randomness)
+        user = User(name, login, user_id, password, token, usage)
+
+        async def body(session: AsyncSession) -> None:
+            await session.execute(insert(LlmUsage), list(usage))
+
+        if usage:
+            await self.database.run_transaction(user.context, body, key="usage")
+        return user
+
+    async def client(
+        self, who: str | User, *, node: str = "a", after: Position | None = None, token: str | None = None
+    ) -> LabClient:
+        """A connected client of a user: a fresh one by name, or one that exists.
+
+        Closed when the next check begins, or with this one when it passes.
+        """
+        user = who if isinstance(who, User) else await self.user(who)
+        address = await self._slowed(str(self.nodes[node].address))
+        client = LabClient(
+            user, Client([address], token=token or user.token, after=after), self._timeline
+        )
+        await client.open()
+        self._scope.push_async_callback(client.aclose)
+        self._clients.append(client)
+        return client
+
+    async def clients(self, count: int) -> list[LabClient]:
+        """``count`` fresh users at once, each with a client."""
+        names = [f"user-{number}" for number in range(1, count + 1)]
+        return list(await asyncio.gather(*(self.client(name) for name in names)))
+
+    def auth_client(self) -> AuthClient:
+        """HTTP to the auth service."""
+        return AuthClient(str(self.auth.address))
+
+    # Looking and holding
+
+    async def rows(
+        self, query: str, *, user: User | None = None, role: str = "app_b", **parameters: Any
+    ) -> list[dict[str, Any]]:
+        """Rows of a query as the server shows them to this login role and user."""
+        if role == "app_b":
+            return await self._rows(self.database, query, user, parameters)
+        async with DatabaseManager(
+            DatabaseSettings.model_validate({"url": self._urls[role], "pool_size": 1}), name="ssot-lab"
+        ) as database:
+            return await self._rows(database, query, user, parameters)
+
+    @asynccontextmanager
+    async def locked(self, table: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Hold a table locked, so that whoever reads it waits: a run stands still at its tool.
+
+        Yields a function that lets go early. The lock also ends with the server.
+        """
+        held = AsyncExitStack()
+        manager = DatabaseManager(
+            DatabaseSettings.model_validate({"url": self._urls["owner"], "pool_size": 1}),
+            name="ssot-lab-lock",
+        )
+        async with manager:
+            session = await held.enter_async_context(manager.session(None))
+            await session.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+            self._timeline.record("lab", f"locks {table}")
+
+            async def release() -> None:
+                # The server may have been killed meanwhile, and the lock with it.
+                with contextlib.suppress(Exception):
+                    await held.aclose()
+
+            try:
+                yield release
+            finally:
+                await release()
+
+    def timeline(self) -> None:
+        """Print what has happened since the last check began."""
+        sys.stdout.write(self.redact(self._timeline.text(self._began)) + "\n")
+
+    def logs(self) -> None:
+        """Print what servers and processes have logged since the last check began."""
+        sys.stdout.write(self._logs() + "\n")
+
+    async def statistics(self) -> Table:
+        """What is open now: clients, and the servers' own view of their connections."""
+        rows: list[tuple[str, str, str]] = []
+        for client in self._clients:
+            values = dataclasses.asdict(client.statistics())
+            rows.append(("client", client.user.name, _pairs(values)))
+        for process in self._processes():
+            rows.append((process.role, process.name, "running" if process.running else "not running"))
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(2):
+                for row in await self._rows(
+                    self.database,
+                    "SELECT application_name AS name, count(*) AS connections, "
+                    "count(*) FILTER (WHERE state = 'active') AS active FROM pg_stat_activity "
+                    "WHERE datname = current_database() GROUP BY 1 ORDER BY 1",
+                    None,
+                    {},
+                ):
+                    rows.append(("postgresql", row.pop("name"), _pairs(row)))
+        return Table(("what", "name", "state"), rows)
+
+    # Checks
+
+    def check(self, check_id: str, title: str, *, deadline: float = DEADLINE) -> Check:
+        """The scope of one check; see :class:`ssot.lab.checks.Check`."""
+
+        async def begin() -> None:
+            self._verdicts[check_id] = "FAIL"
+            await self._close_scope()
+            await self._heal()
+            self._began = time.monotonic()
+            self._marks = {name: source.log_position() for name, source in self._logged().items()}
+            self._unexpected.clear()
+            self._timeline.record("lab", f"{check_id} begins")
+
+        async def end() -> None:
+            await self._close_scope()
+            await self._heal()
+            found = self._unexpected.take()
+            if found:
+                raise Unexpected(self.redact("\n".join(found)))
+            self._verdicts[check_id] = "PASS"
+
+        async def report(error: BaseException) -> str:
+            return self.redact(await self._report(check_id, error))
+
+        return Check(
+            check_id, title, deadline=deadline, begin=begin, end=end, report=report, display=_display
+        )
+
+    def summary(
+        self,
+        areas: Mapping[str, Sequence[str]],
+        *,
+        incidents: Mapping[str, int | Sequence[int]] | None = None,
+        not_shown: Sequence[str] = (),
+    ) -> None:
+        """Show the last table of a notebook: area, incidents, checks and their verdicts."""
+        by_check: dict[str, list[int]] = {}
+        for check_id, numbers in (incidents or {}).items():
+            by_check[check_id] = [numbers] if isinstance(numbers, int) else list(numbers)
+        rows = []
+        for area, check_ids in areas.items():
+            for check_id in check_ids:
+                numbers = ", ".join(str(number) for number in by_check.get(check_id, ()))
+                rows.append((area, check_id, numbers, self._verdicts.get(check_id, "not run")))
+        _display(Table(("area", "check", "incident", "verdict"), rows))
+        if not_shown:
+            sys.stdout.write("Not shown here:\n" + "".join(f"  - {item}\n" for item in not_shown))
+
+    def redact(self, text: str) -> str:
+        """The text without any secret of this lab."""
+        return Redactor(self._secrets)(text)
+
+    # Inside
+
+    def _controllable(self) -> Services:
+        assert self._services is not None
+        if "kill" not in self._services.capabilities:
+            raise Unknown(f"servers of kind {self._services.kind!r} cannot be killed by the lab")
+        return self._services
+
+    async def _slowed(self, address: str) -> str:
+        """The address behind a proxy that adds the latency, if there is any to add."""
+        if self._proxies is None:
+            return address
+        if address not in self._slow_addresses:
+            port = await self._proxies.open(*_address(address))
+            self._slow_addresses[address] = f"ws://127.0.0.1:{port}"
+        return self._slow_addresses[address]
+
+    def _process(self, role: str, name: str) -> Process:
+        assert self._workspace is not None
+        return Process(
+            role,
+            name,
+            workspace=self._workspace,
+            environment=self.environment(role),
+            timeline=self._timeline,
+        )
+
+    async def _start_in_scope(self, role: str, name: str, group: dict[str, Process]) -> Process:
+        process = self._process(role, f"{role} {name}")
+        group[name] = process
+
+        async def end() -> None:
+            del group[name]
+            await process.kill()
+
+        self._scope.push_async_callback(end)
+        await process.start()
+        return process
+
+    def _processes(self) -> list[Process]:
+        auth = [self.auth] if hasattr(self, "auth") else []
+        return [*auth, *self.workers.values(), *self.nodes.values()]
+
+    async def _close_scope(self) -> None:
+        self._clients.clear()
+        scope, self._scope = self._scope, AsyncExitStack()
+        await scope.aclose()
+
+    async def _heal(self) -> None:
+        """Bring back what a check has killed, and wait until it works."""
+        assert self._services is not None
+        if "kill" in self._services.capabilities:
+            for server in (self._services.postgres, self._services.redis):
+                if not server.running:
+                    await server.restart()
+        for process in self._processes():
+            if not process.running:
+                await process.start()
+
+    async def _rows(
+        self, database: DatabaseManager, query: str, user: User | None, parameters: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        async def body(session: AsyncSession) -> list[dict[str, Any]]:
+            rows = await session.execute(text(query), dict(parameters))
+            return [dict(row) for row in rows.mappings()]
+
+        return await database.run_transaction(user.context if user else None, body)
+
+    def _logged(self) -> dict[str, Any]:
+        assert self._services is not None
+        servers = {"postgresql": self._services.postgres, "redis": self._services.redis}
+        return {**servers, **{process.name: process for process in self._processes()}}
+
+    def _logs(self) -> str:
+        lines = []
+        for name, source in self._logged().items():
+            for line in source.log_lines(self._marks.get(name, 0))[-25:]:
+                lines.append(f"{name:<11} | {line}")
+        return self.redact("\n".join(lines) or "nothing was logged")
+
+    async def _report(self, check_id: str, error: BaseException) -> str:
+        kind = type(error).__name__
+        command = " ".join(
+            [f"ssot run {self.notebook} --only {check_id}"]
+            + [f"-p {name} {value}" for name, value in self.parameters.items()]
+        )
+        sections = {
+            kind: str(error),
+            "timeline, in seconds since the check began": self._timeline.text(self._began),
+            "statistics": repr(await self.statistics()),
+            "logs since the check began": self._logs(),
+            "run just this check again": command,
+        }
+        return "\n\n".join(f"── {title} ──\n{body}" for title, body in sections.items())
+
+
+class _Unexpected(logging.Handler):
+    """What is logged as a warning or worse in the kernel, and what Python warns of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: list[str] = []
+        self._filters: Any = None
+
+    def attach(self) -> None:
+        root = logging.getLogger()
+        if self not in root.handlers:
+            root.addHandler(self)
+            logging.captureWarnings(True)
+            warnings.simplefilter("always", ResourceWarning)
+
+    def detach(self) -> None:
+        logging.getLogger().removeHandler(self)
+        logging.captureWarnings(False)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"{record.levelname} {record.name}: {record.getMessage()}"
+        if record.exc_info:
+            line += "\n" + logging.Formatter().formatException(record.exc_info)
+        self._lines.append(line)
+
+    def clear(self) -> None:
+        self._lines.clear()
+
+    def take(self) -> list[str]:
+        lines, self._lines = self._lines, []
+        return lines
+
+
+async def _all_of(*work: Awaitable[Any]) -> None:
+    """Wait for all; the first error ends the others and is raised as it is."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _shell() -> Any:
+    """The running IPython, or ``None`` in a plain process."""
+    if "IPython" not in sys.modules:
+        return None
+    from IPython.core.getipython import get_ipython
+
+    return get_ipython()  # type: ignore[no-untyped-call]
+
+
+def _display(table: Table) -> None:
+    if _shell() is None:
+        sys.stdout.write(f"{table!r}\n")
+        return
+    from IPython.display import display
+
+    sys.stdout.flush()
+    display(table)  # type: ignore[no-untyped-call]
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    default = {"postgresql": 5432, "redis": 6379}.get(parts.scheme, 80)
+    return parts.hostname or "127.0.0.1", parts.port or default
+
+
+def _at_port(url: str, port: int) -> str:
+    parts = urlsplit(url)
+    who, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{who}{at}127.0.0.1:{port}"))
+
