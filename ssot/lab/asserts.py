@@ -77,9 +77,17 @@ class _Note(ast.NodeTransformer):
     def visit(self, node: ast.AST) -> Any:
         if isinstance(node, ast.Compare | ast.BoolOp | ast.UnaryOp):
             return self.generic_visit(node)
-        if isinstance(node, ast.expr) and not isinstance(node, ast.Constant | ast.Starred):
+        if isinstance(node, ast.expr) and not _is_literal(node):
             call = ast.Call(
                 ast.Name("__ssot_note__", ast.Load()), [ast.Constant(ast.unparse(node)), node], []
             )
             return ast.copy_location(call, node)
         return node
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return False
+    return True

@@ -15,13 +15,15 @@ import secrets
 import sys
 import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from ssot.auth.client import AuthClient
 from ssot.auth.keys import new_signing_key
@@ -41,8 +43,11 @@ from ssot.lab.tables import Table
 from ssot.lab.timeline import Timeline
 from ssot.lab.users import LabClient, User, usage_rows
 from ssot.websocket.client import Client
+from ssot.websocket.protocol import BEARER, SUBPROTOCOL
 
-__all__ = ["Lab", "open_lab"]
+__all__ = ["Lab", "Raised", "open_lab"]
+
+E = TypeVar("E", bound=Exception)
 
 DEADLINE = 20.0
 """Seconds that a check may take; most take less than one."""
@@ -87,6 +92,12 @@ async def open_lab(
 
 
 _open: Lab | None = None
+
+
+class Raised(Generic[E]):
+    """What :meth:`Lab.raises` caught."""
+
+    value: E
 
 
 class Lab:
@@ -161,9 +172,9 @@ class Lab:
             )
         )
         self._stack.push_async_callback(self._close_scope)
-        self.auth = self._process("auth", "auth")
-        self.workers["a"] = self._process("worker", "worker a")
-        self.nodes["a"] = self._process("node", "node a")
+        self.auth = self.process("auth", "auth", self.environment("auth"))
+        self.workers["a"] = self.process("worker", "worker a", self.environment("worker"))
+        self.nodes["a"] = self.process("node", "node a", self.environment("node"))
         # All at once: each waits until the schema is there, and none needs another to come up.
         await _all_of(
             migrate(DatabaseSettings.model_validate({"url": direct["owner"]})),
@@ -204,6 +215,17 @@ class Lab:
     def redis_url(self) -> str:
         """The URL of Redis as the platform uses it."""
         return self._redis_url
+
+    def process(self, role: str, name: str, environment: Mapping[str, str]) -> Process:
+        """A process that is not started yet, with exactly this environment."""
+        assert self._workspace is not None
+        return Process(
+            role,
+            name,
+            workspace=self._workspace,
+            environment=environment,
+            timeline=self._timeline,
+        )
 
     async def start_worker(self, name: str) -> Process:
         """Another worker, ended with the check."""
@@ -285,7 +307,36 @@ class Lab:
         """HTTP to the auth service."""
         return AuthClient(str(self.auth.address))
 
+    @asynccontextmanager
+    async def socket(self, user: User, *, node: str = "a") -> AsyncIterator[ClientConnection]:
+        """A bare WebSocket of a user, welcomed already: the protocol without our client."""
+        address = await self._slowed(str(self.nodes[node].address))
+        protocols = [Subprotocol(SUBPROTOCOL), Subprotocol(f"{BEARER}{user.token}")]
+        async with connect(f"{address}/events", subprotocols=protocols, proxy=None) as socket:
+            await socket.recv()
+            yield socket
+
     # Looking and holding
+
+    @contextlib.contextmanager
+    def raises(self, kind: type[E]) -> Iterator[Raised[E]]:
+        """Expect an error of this kind; ``value`` holds it afterwards. None is a failure."""
+        raised: Raised[E] = Raised()
+        try:
+            yield raised
+        except kind as error:
+            raised.value = error
+            self._timeline.record("lab", f"expected: {error}")
+        else:
+            raise AssertionError(f"no {kind.__name__} was raised")
+
+    def wrong_password(self, url: str) -> str:
+        """The URL with another password; :class:`Unknown` when the server asks for none."""
+        parts = urlsplit(url)
+        if not parts.password:
+            raise Unknown(f"this {parts.scheme} server asks for no password")
+        who = parts.netloc.replace(f":{parts.password}@", ":wrong-password@")
+        return urlunsplit(parts._replace(netloc=who))
 
     async def rows(
         self, query: str, *, user: User | None = None, role: str = "app_b", **parameters: Any
@@ -423,18 +474,8 @@ class Lab:
             self._slow_addresses[address] = f"ws://127.0.0.1:{port}"
         return self._slow_addresses[address]
 
-    def _process(self, role: str, name: str) -> Process:
-        assert self._workspace is not None
-        return Process(
-            role,
-            name,
-            workspace=self._workspace,
-            environment=self.environment(role),
-            timeline=self._timeline,
-        )
-
     async def _start_in_scope(self, role: str, name: str, group: dict[str, Process]) -> Process:
-        process = self._process(role, f"{role} {name}")
+        process = self.process(role, f"{role} {name}", self.environment(role))
         group[name] = process
 
         async def end() -> None:

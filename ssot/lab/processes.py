@@ -85,11 +85,12 @@ class Process:
             # Its death ends the line that the thread is waiting for.
             self._popen.kill()
             await reading
+            await self._end(signal.SIGKILL, _STOPPING)
             if isinstance(error, TimeoutError):
                 raise ProcessFailed(self.name, code=None, log=self._log(since)) from None
             raise
         if not line:
-            code = await asyncio.to_thread(self._popen.wait)
+            code = await self._end(signal.SIGTERM, _STOPPING)
             raise ProcessFailed(self.name, code=code, log=self._log(since))
         self.address = json.loads(line)["address"]
         if self.address is not None:

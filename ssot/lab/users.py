@@ -95,6 +95,11 @@ class LabClient:
             self._timeline.record(self.user.name, "disconnected")
 
     @property
+    def user_id(self) -> str:
+        """Whom the node took this client for."""
+        return self._client.user_id
+
+    @property
     def position(self) -> Position | None:
         """The position of the last event: where to resume from."""
         return self._client.position
