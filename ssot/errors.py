@@ -1,13 +1,13 @@
-"""The errors of the platform: one tree, one class for each thing that a caller would handle differently.
+"""The errors of the platform: one class for each thing that a caller would handle differently.
 
 * :class:`SsotError`
 
-  * :class:`SettingsError`: what the process was given to start with is wrong; every problem at once
-  * :class:`AuthenticationError`: this token or password proves nothing; the reason says why
-  * :class:`PermissionDenied`: known, but not allowed: another user's context, a tool outside one's permissions
-  * :class:`Unavailable`: a server did not answer within the deadline; the same call may succeed later
+  * :class:`SettingsError`: what the process was given is wrong; every problem at once
+  * :class:`AuthenticationError`: this token or password proves nothing, and why
+  * :class:`PermissionDenied`: known, but not allowed: another user's context, another's tool
+  * :class:`Unavailable`: no answer within the deadline; the same call may succeed later
   * :class:`VersionMismatch`: two processes speak different versions; carries both numbers
-  * :class:`ProtocolError`: a peer sent what the wire protocol does not allow; nothing of it was done
+  * :class:`ProtocolError`: a peer sent what is not allowed; nothing of it was done
   * :class:`Fenced`: somebody else runs this run by now; stop and write nothing more
   * :class:`NotSerializable`: a payload that cannot be sent, refused at the emitter
   * :class:`UnknownAgent`: no factory is registered under this name
@@ -78,11 +78,15 @@ class Unavailable(SsotError):
 class VersionMismatch(SsotError):
     """Two processes speak different versions of ``what``."""
 
-    def __init__(self, what: str, *, ours: int | str | None, theirs: int | str | None, advice: str) -> None:
+    def __init__(
+        self, what: str, *, ours: int | str | None, theirs: int | str | None, advice: str
+    ) -> None:
         self.what = what
         self.ours = ours
         self.theirs = theirs
-        super().__init__(f"{what}: this process speaks version {ours}, the other side {theirs}; {advice}")
+        super().__init__(
+            f"{what}: this process speaks version {ours}, the other side {theirs}; {advice}"
+        )
 
 
 class ProtocolError(SsotError):
@@ -97,7 +101,8 @@ class Fenced(SsotError):
         self.token = token
         self.current = current
         super().__init__(
-            f"run {run_id} belongs to fencing token {current} by now, ours is {token}; nothing was written"
+            f"run {run_id} belongs to fencing token {current} by now, ours is {token}; "
+            "nothing was written"
         )
 
 
@@ -111,7 +116,9 @@ class UnknownAgent(SsotError):
     def __init__(self, name: str, known: Sequence[str]) -> None:
         self.name = name
         self.known = tuple(known)
-        super().__init__(f"no agent {name!r} is registered; registered: {', '.join(known) or 'none'}")
+        super().__init__(
+            f"no agent {name!r} is registered; registered: {', '.join(known) or 'none'}"
+        )
 
 
 class AgentFailed(SsotError):

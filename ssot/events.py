@@ -41,12 +41,13 @@ TERMINAL: frozenset[EventType] = frozenset({"agent_completed", "agent_failed", "
 
 # The grammar of a run: started (thinking | executing completed)* terminal. A run may fail or be
 # cancelled at any point, also inside a tool.
+_WORK: frozenset[EventType] = frozenset({"agent_thinking", "tool_executing"})
 _NEXT: dict[EventType | None, frozenset[EventType]] = {
     None: frozenset({"agent_started"}),
-    "agent_started": frozenset({"agent_thinking", "tool_executing"}) | TERMINAL,
-    "agent_thinking": frozenset({"agent_thinking", "tool_executing"}) | TERMINAL,
+    "agent_started": _WORK | TERMINAL,
+    "agent_thinking": _WORK | TERMINAL,
     "tool_executing": frozenset({"tool_completed", "agent_failed", "agent_cancelled"}),
-    "tool_completed": frozenset({"agent_thinking", "tool_executing"}) | TERMINAL,
+    "tool_completed": _WORK | TERMINAL,
     "agent_completed": frozenset(),
     "agent_failed": frozenset(),
     "agent_cancelled": frozenset(),
@@ -78,8 +79,8 @@ class AgentEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event of one run.
 
     ``id`` is ``<run>:<index>``, and ``<run>:end`` for the last: the same when a run is replayed, so
-    that an event appended twice is recognised. ``at`` is Unix time in seconds on the worker's clock; order comes from the
-    log's sequence, never from it.
+    that an event appended twice is recognised. ``at`` is Unix time in seconds on the worker's
+    clock; order comes from the log's sequence, never from it.
     """
 
     id: str

@@ -235,5 +235,8 @@ def _naming_port(host: str, port: int, variable: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise SettingsError(
-            [f"cannot listen on {host}:{port}: {error.strerror}; choose another {variable}, or 0 for any"]
+            [
+                f"cannot listen on {host}:{port}: {error.strerror}; "
+                f"choose another {variable}, or 0 for any free one"
+            ]
         ) from None

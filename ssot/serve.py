@@ -46,10 +46,10 @@ def main(arguments: list[str]) -> int:
         else:
             asyncio.run(_serve(name, environment))
     except SettingsError as error:
-        _log.error("%s", error)  # noqa: TRY400
+        _log.error("%s", error)
         return 2
     except SsotError as error:
-        _log.error("%s", error)  # noqa: TRY400
+        _log.error("%s", error)
         return 1
     return 0
 

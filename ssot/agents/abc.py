@@ -10,7 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ssot.context import UserContext
 from ssot.events import AgentEvent
 
-__all__ = ["Claim", "CommandSource", "EventSink", "Lease", "Leases", "Runs", "Sinks", "Transactions"]
+__all__ = [
+    "Claim",
+    "CommandSource",
+    "EventSink",
+    "Lease",
+    "Leases",
+    "Runs",
+    "Sinks",
+    "Transactions",
+]
 
 T = TypeVar("T")
 

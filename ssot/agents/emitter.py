@@ -29,7 +29,12 @@ class Emitter:
         return self._last in TERMINAL
 
     def emit(
-        self, event: EventType, *, text: str = "", tool: str | None = None, data: dict[str, Any] | None = None
+        self,
+        event: EventType,
+        *,
+        text: str = "",
+        tool: str | None = None,
+        data: dict[str, Any] | None = None,
     ) -> int:
         """Emit the next event and return its index within the run, from 1.
 

@@ -42,7 +42,12 @@ class ExecutionEngine:
     """
 
     def __init__(
-        self, registry: AgentRegistry, *, runs: Runs, transactions: Transactions, settings: AgentSettings
+        self,
+        registry: AgentRegistry,
+        *,
+        runs: Runs,
+        transactions: Transactions,
+        settings: AgentSettings,
     ) -> None:
         self._registry = registry
         self._runs = runs
@@ -120,7 +125,11 @@ class ExecutionEngine:
             raise
         except TimeoutError:
             limit = f"{self._settings.run_timeout:g}"
-            end = {"state": "failed", "result": None, "error": f"the run took longer than {limit} s"}
+            end = {
+                "state": "failed",
+                "result": None,
+                "error": f"the run took longer than {limit} s",
+            }
         except SsotError as error:
             end = {"state": "failed", "result": None, "error": str(error)}
         except Exception as error:

@@ -31,7 +31,9 @@ class AgentSession(Protocol):
 class Agent(Protocol):
     """An agent: made for one run."""
 
-    tools: Iterable[Tool[Any]]
+    @property
+    def tools(self) -> Iterable[Tool[Any]]:
+        """The tools that it may call."""
 
     async def run(self, text: str, session: AgentSession) -> dict[str, Any]:
         """Work on the user's text; the result is JSON."""

@@ -1,10 +1,11 @@
-"""A worker: claims commands, holds each run's lease while the engine runs it, lets go at the end."""
+"""A worker: claims commands, and holds each run's lease while the engine runs it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ssot.agents.abc import CommandSource, Leases, Sinks
@@ -93,9 +94,9 @@ class Worker:
                 await self._places.acquire()
                 task = asyncio.create_task(self._take(claim), name=f"command {claim.entry}")
                 self._runs[claim.entry] = task
-                task.add_done_callback(lambda _, entry=claim.entry: self._let_go(entry))
+                task.add_done_callback(partial(self._let_go, claim.entry))
 
-    def _let_go(self, entry: str) -> None:
+    def _let_go(self, entry: str, _: asyncio.Task[None]) -> None:
         del self._runs[entry]
         self._places.release()
 
@@ -112,7 +113,7 @@ class Worker:
             self._fenced += 1
             _log.warning("stopped: %s", error)
         except SsotError as error:
-            _log.error("run %s will be tried again: %s", command.run_id, error)  # noqa: TRY400
+            _log.error("run %s will be tried again: %s", command.run_id, error)
         except Exception:
             _log.exception("run %s will be tried again", command.run_id)
 

@@ -19,7 +19,7 @@ _REFUSED = "wrong name or password"
 
 
 class Accounts:
-    """Creates accounts and checks passwords. Hashing runs in threads: it must not stall the loop."""
+    """Creates accounts and checks passwords. Hashing runs in threads: it would stall the loop."""
 
     def __init__(self, database: DatabaseManager, *, scrypt_log_n: int) -> None:
         self._database = database
@@ -28,7 +28,7 @@ class Accounts:
         self._nobody = hash_password("", log_n=scrypt_log_n)
 
     async def create(self, name: str, password: str) -> str:
-        """Create an account and return its user id; :class:`ProtocolError` when the name is taken."""
+        """Create an account; returns its user id. :class:`ProtocolError` when the name is taken."""
         if not 1 <= len(name) <= 200 or not name.isprintable():
             raise ProtocolError("a name has 1 to 200 printable characters")
         if not 8 <= len(password) <= 1000:

@@ -61,12 +61,16 @@ class TokenVerifier:
             if kid in self._keys:
                 return
             if now - self._fetched < _REFETCH_AFTER:
-                raise UnknownKey("the token was signed with a key that the auth service does not publish")
+                raise UnknownKey(
+                    "the token was signed with a key that the auth service does not publish"
+                )
             try:
                 answer = await self._http.get(self._url)
                 answer.raise_for_status()
                 keys = answer.json()["keys"]
             except (httpx.HTTPError, ValueError, KeyError) as error:
-                raise Unavailable("the auth service", deadline=_TIMEOUT, cause=repr(error)) from error
+                raise Unavailable(
+                    "the auth service", deadline=_TIMEOUT, cause=repr(error)
+                ) from error
             self._keys = {key["kid"]: key for key in keys}
             self._fetched = now

@@ -10,7 +10,12 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from ssot.configuration import TokenSettings
 from ssot.context import new_id
@@ -23,7 +28,9 @@ ALGORITHM = "EdDSA"
 
 def new_signing_key() -> str:
     """A fresh private key, in the form that ``AUTH_SIGNING_KEY`` takes."""
-    raw = Ed25519PrivateKey.generate().private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    raw = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.Raw, PrivateFormat.Raw, NoEncryption()
+    )
     return _b64(raw)
 
 
@@ -36,7 +43,7 @@ class SigningKey:
             self._key = Ed25519PrivateKey.from_private_bytes(raw)
         except ValueError:
             raise SettingsError(
-                ["AUTH_SIGNING_KEY is not an Ed25519 private key: 32 bytes in base64url (43 characters)"]
+                ["AUTH_SIGNING_KEY is no Ed25519 private key: 32 bytes, in base64url"]
             ) from None
         public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         # The members that RFC 7638 requires, in its order.

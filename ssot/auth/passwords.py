@@ -13,7 +13,7 @@ _R, _P, _LENGTH = 8, 1, 32
 
 
 def hash_password(password: str, *, log_n: int) -> str:
-    """``scrypt$<log2 n>$<salt>$<hash>``; uses 2 ** ``log_n`` KiB of memory and a proportional time."""
+    """``scrypt$<log2 n>$<salt>$<hash>``; takes 2 ** ``log_n`` KiB of memory, and time likewise."""
     salt = os.urandom(16)
     return "$".join(("scrypt", str(log_n), _b64(salt), _b64(_derive(password, salt, log_n))))
 
@@ -29,7 +29,13 @@ def _derive(password: str, salt: bytes, log_n: int) -> bytes:
     # OpenSSL refuses to use more than `maxmem`; it needs 128 * n * r bytes and a little.
     n = 1 << log_n
     return hashlib.scrypt(
-        password.encode(), salt=salt, n=n, r=_R, p=_P, dklen=_LENGTH, maxmem=132 * n * _R + (1 << 20)
+        password.encode(),
+        salt=salt,
+        n=n,
+        r=_R,
+        p=_P,
+        dklen=_LENGTH,
+        maxmem=132 * n * _R + (1 << 20),
     )
 
 

@@ -24,7 +24,11 @@ __all__ = [
 def variable(name: str, default: Any = ..., /, *, what: str, **limits: Any) -> Any:
     """A setting that is read from the environment variable ``name``."""
     return Field(
-        default, description=what, validate_default=False, json_schema_extra={"variable": name}, **limits
+        default,
+        description=what,
+        validate_default=False,
+        json_schema_extra={"variable": name},
+        **limits,
     )
 
 
@@ -39,11 +43,16 @@ class DatabaseSettings(Section):
 
     url: SecretStr = variable(
         "SSOT_DATABASE_URL",
-        what="PostgreSQL, as this service's own login role: postgresql://role:password@host:port/database",
+        what="PostgreSQL as this service's own login role: a postgresql:// URL",
     )
-    pool_size: int = variable("SSOT_DATABASE_POOL_SIZE", 10, what="connections at most", ge=1, le=1000)
+    pool_size: int = variable(
+        "SSOT_DATABASE_POOL_SIZE", 10, what="connections at most", ge=1, le=1000
+    )
     acquire_timeout: float = variable(
-        "SSOT_DATABASE_ACQUIRE_TIMEOUT", 5.0, what="seconds to wait for a connection of the pool", gt=0
+        "SSOT_DATABASE_ACQUIRE_TIMEOUT",
+        5.0,
+        what="seconds to wait for a connection of the pool",
+        gt=0,
     )
     connect_timeout: float = variable(
         "SSOT_DATABASE_CONNECT_TIMEOUT", 5.0, what="seconds to wait for a new connection", gt=0
@@ -52,7 +61,10 @@ class DatabaseSettings(Section):
         "SSOT_DATABASE_STATEMENT_TIMEOUT", 30.0, what="seconds that one statement may run", gt=0
     )
     retry_deadline: float = variable(
-        "SSOT_DATABASE_RETRY_DEADLINE", 20.0, what="seconds to wait through a restart of PostgreSQL", gt=0
+        "SSOT_DATABASE_RETRY_DEADLINE",
+        20.0,
+        what="seconds to wait through a restart of PostgreSQL",
+        gt=0,
     )
 
     @field_validator("url")
@@ -64,12 +76,14 @@ class DatabaseSettings(Section):
 class RedisSettings(Section):
     """How this process reaches Redis or Valkey."""
 
-    url: SecretStr = variable("SSOT_REDIS_URL", what="Redis or Valkey: redis://:password@host:port/0")
+    url: SecretStr = variable("SSOT_REDIS_URL", what="Redis or Valkey: a redis:// URL")
     prefix: str = variable(
         "SSOT_REDIS_PREFIX", "ssot", what="what every key of this platform begins with",
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
     )  # fmt: skip
-    timeout: float = variable("SSOT_REDIS_TIMEOUT", 5.0, what="seconds to wait for one answer", gt=0)
+    timeout: float = variable(
+        "SSOT_REDIS_TIMEOUT", 5.0, what="seconds to wait for one answer", gt=0
+    )
     retry_deadline: float = variable(
         "SSOT_REDIS_RETRY_DEADLINE", 20.0, what="seconds to wait through a restart of Redis", gt=0
     )
@@ -90,7 +104,9 @@ class TokenSettings(Section):
     WebSocket is refused.
     """
 
-    issuer: str = variable("SSOT_TOKEN_ISSUER", "ssot-auth", what="`iss` of every token", min_length=1)
+    issuer: str = variable(
+        "SSOT_TOKEN_ISSUER", "ssot-auth", what="`iss` of every token", min_length=1
+    )
     audience: str = variable(
         "SSOT_TOKEN_AUDIENCE", "ssot-platform", what="`aud` of every token", min_length=1
     )
@@ -103,7 +119,9 @@ class AuthSettings(Section):
         "AUTH_SIGNING_KEY", what="Ed25519 private key that signs tokens: 32 bytes, base64url"
     )
     host: str = variable("AUTH_HOST", "127.0.0.1", what="address to listen on")
-    port: int = variable("AUTH_PORT", 8081, what="port to listen on; 0: any free one", ge=0, le=65535)
+    port: int = variable(
+        "AUTH_PORT", 8081, what="port to listen on; 0: any free one", ge=0, le=65535
+    )
     access_ttl: float = variable(
         "AUTH_ACCESS_TTL", 900.0, what="seconds until an access token expires", gt=0
     )
@@ -116,7 +134,9 @@ class NodeSettings(Section):
     """A WebSocket node."""
 
     host: str = variable("NODE_HOST", "127.0.0.1", what="address to listen on")
-    port: int = variable("NODE_PORT", 8082, what="port to listen on; 0: any free one", ge=0, le=65535)
+    port: int = variable(
+        "NODE_PORT", 8082, what="port to listen on; 0: any free one", ge=0, le=65535
+    )
     auth_url: str = variable("SSOT_AUTH_URL", what="where the auth service is, for its public keys")
     origins: str = variable(
         "NODE_ORIGINS", "", what="browser origins to accept, separated by commas; empty: no browser"
@@ -165,10 +185,16 @@ class WorkerSettings(Section):
     """How a worker claims commands and keeps its runs."""
 
     lease_ttl: float = variable(
-        "WORKER_LEASE_TTL", 10.0, what="seconds after which a silent worker's run is taken over", gt=0
+        "WORKER_LEASE_TTL",
+        10.0,
+        what="seconds after which a silent worker's run is taken over",
+        gt=0,
     )
     max_claims: int = variable(
-        "WORKER_MAX_CLAIMS", 128, what="commands held at a time, running or waiting for a place", ge=1
+        "WORKER_MAX_CLAIMS",
+        128,
+        what="commands held at a time, running or waiting for a place",
+        ge=1,
     )
     drain_timeout: float = variable(
         "WORKER_DRAIN_TIMEOUT", 10.0, what="seconds that a stopping worker waits for its runs", gt=0

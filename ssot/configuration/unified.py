@@ -1,4 +1,4 @@
-"""UnifiedConfiguration: the settings of one process, built from its environment and checked whole."""
+"""UnifiedConfiguration: one process's settings, built from its environment and checked whole."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class UnifiedConfiguration:
         overrides: Mapping[str, Any] | None = None,
     ) -> None:
         if service not in SECTIONS:
-            raise SettingsError([f"no service {service!r}; there are {', '.join(sorted(SECTIONS))}"])
+            raise SettingsError(
+                [f"no service {service!r}; there are {', '.join(sorted(SECTIONS))}"]
+            )
         self.service = service
         self._environment = environment
         self._overrides = dict(overrides or {})
@@ -98,7 +100,9 @@ class UnifiedConfiguration:
             path = ".".join(str(part) for part in item["loc"])
             name = names.get(path, path)
             if item["type"] == "missing":
-                problems.append(f"{name} is not set for the {self.service} service: {fields.get(path, path)}")
+                problems.append(
+                    f"{name} is not set for the {self.service} service: {fields.get(path, path)}"
+                )
             else:
                 message = item["msg"].removeprefix("Value error, ")
                 origin = origins.get(path, "default").rpartition(", ")[2]

@@ -1,4 +1,4 @@
-"""DatabaseManager: one engine a process, sessions that belong to a user, transactions that replay."""
+"""DatabaseManager: one engine a process, sessions of one user each, transactions that replay."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from ssot.context import UserContext
 from ssot.database.models import Applied
 from ssot.database.resilience import is_refused, is_transient
 from ssot.database.urls import asyncpg_url
-from ssot.errors import AuthenticationError, LimitExceeded, PermissionDenied, Unavailable, VersionMismatch
+from ssot.errors import (
+    AuthenticationError,
+    LimitExceeded,
+    PermissionDenied,
+    Unavailable,
+    VersionMismatch,
+)
 from ssot.health import Health
 from ssot.retry import retry
 
@@ -85,7 +91,7 @@ class DatabaseManager:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every idle connection; those in use are closed when they are given back. Idempotent."""
+        """Close idle connections now, and those in use when they are given back. Idempotent."""
         await self._engine.dispose()
 
     @asynccontextmanager
@@ -179,7 +185,9 @@ class DatabaseManager:
         async def attempt(_: int) -> None:
             nonlocal found
             async with self.session(None) as session:
-                exists = await session.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
+                exists = await session.scalar(
+                    text("SELECT to_regclass('alembic_version') IS NOT NULL")
+                )
                 found = (
                     await session.scalar(text("SELECT version_num FROM alembic_version"))
                     if exists

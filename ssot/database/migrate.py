@@ -1,4 +1,4 @@
-"""Migrations: Alembic, under an advisory lock, so that any number of processes may start at once."""
+"""Migrations: Alembic, under an advisory lock, so that many processes may start at once."""
 
 from __future__ import annotations
 

@@ -52,7 +52,9 @@ class RunRecords:
             await session.execute(
                 update(Run)
                 .where(Run.run_id == user.run_id, Run.state.not_in(FINISHED))
-                .values(state=state, result=result, error=error, finished_at=dt.datetime.now(dt.UTC))
+                .values(
+                    state=state, result=result, error=error, finished_at=dt.datetime.now(dt.UTC)
+                )
             )
 
         await self._database.run_transaction(user, body)

@@ -11,7 +11,7 @@ __all__ = ["asyncpg_url"]
 
 
 def asyncpg_url(text: str) -> URL:
-    """The URL for SQLAlchemy's asyncpg dialect; raises :class:`SettingsError` without repeating it."""
+    """The URL for SQLAlchemy's asyncpg dialect; a :class:`SettingsError` never repeats it."""
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):

@@ -20,7 +20,17 @@ SERVICES = ("auth", "migrate", "node", "worker")
 """The services that have a namespace: ``AUTH_…`` is seen by the auth service alone."""
 
 # What any child process needs of the machine it runs on, whatever service it is.
-_MACHINE = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "SSL_CERT_FILE", "TMPDIR", "TZ", "VIRTUAL_ENV")
+_MACHINE = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "PATH",
+    "PYTHONPATH",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TZ",
+    "VIRTUAL_ENV",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,8 @@ class IsolatedEnvironment:
         self._snapshot = self._build()
 
     def __repr__(self) -> str:
-        return f"<IsolatedEnvironment of {self.service or 'all services'}: {len(self._snapshot)} variables>"
+        service = self.service or "all services"
+        return f"<IsolatedEnvironment of {service}: {len(self._snapshot)} variables>"
 
     def __contains__(self, name: object) -> bool:
         return name in self._snapshot
@@ -108,11 +119,11 @@ class IsolatedEnvironment:
         return self._snapshot
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """The value, or ``default`` when the name is absent; an empty value is returned as it is."""
+        """The value, or ``default`` when the name is absent; an empty value is a value."""
         return self._snapshot.get(name, default)
 
     def require(self, *names: str) -> tuple[str, ...]:
-        """The values from one snapshot, or a :class:`SettingsError` that names all that are absent."""
+        """The values, from one snapshot; :class:`SettingsError` names all that are absent."""
         snapshot = self._snapshot
         missing = [name for name in names if name not in snapshot]
         if missing:

@@ -47,13 +47,15 @@ class RewriteAsserts(ast.NodeTransformer):
 
     name = _SEEN
 
-    def visit_Assert(self, node: ast.Assert) -> Any:  # noqa: N802
+    def visit_Assert(self, node: ast.Assert) -> Any:
         """Replace an assertion."""
         source = ast.unparse(node.test)
         test = _Note().visit(node.test)
         message = ast.unparse(node.msg) if node.msg else "None"
         made = ast.parse(
-            f"__ssot_note__ = {_SEEN}()\nif not _TEST_:\n    raise __ssot_note__.failure(_SOURCE_, {message})"
+            f"__ssot_note__ = {_SEEN}()\n"
+            f"if not _TEST_:\n"
+            f"    raise __ssot_note__.failure(_SOURCE_, {message})"
         ).body
         condition = made[1]
         assert isinstance(condition, ast.If)

@@ -54,6 +54,7 @@ DEADLINE = 20.0
 
 _LEASE_TTL = 1.0
 _USAGE_ROWS = 40
+_LOG_LINES = 25
 
 
 async def open_lab(
@@ -259,7 +260,7 @@ class Lab:
     # Users
 
     async def user(self, name: str, *, rows: int = _USAGE_ROWS) -> User:
-        """A fresh account, logged in at the auth service, with ``rows`` of usage drawn from the seed.
+        """A fresh account, logged in, with ``rows`` of usage drawn from the seed.
 
         The login name is unique, so that a check can be run any number of times.
         """
@@ -282,7 +283,12 @@ class Lab:
         return user
 
     async def client(
-        self, who: str | User, *, node: str = "a", after: Position | None = None, token: str | None = None
+        self,
+        who: str | User,
+        *,
+        node: str = "a",
+        after: Position | None = None,
+        token: str | None = None,
     ) -> LabClient:
         """A connected client of a user: a fresh one by name, or one that exists.
 
@@ -345,7 +351,8 @@ class Lab:
         if role == "app_b":
             return await self._rows(self.database, query, user, parameters)
         async with DatabaseManager(
-            DatabaseSettings.model_validate({"url": self._urls[role], "pool_size": 1}), name="ssot-lab"
+            DatabaseSettings.model_validate({"url": self._urls[role], "pool_size": 1}),
+            name="ssot-lab",
         ) as database:
             return await self._rows(database, query, user, parameters)
 
@@ -389,19 +396,18 @@ class Lab:
         for client in self._clients:
             values = dataclasses.asdict(client.statistics())
             rows.append(("client", client.user.name, _pairs(values)))
-        for process in self._processes():
-            rows.append((process.role, process.name, "running" if process.running else "not running"))
+        rows += [
+            (process.role, process.name, "running" if process.running else "not running")
+            for process in self._processes()
+        ]
         with contextlib.suppress(Exception):
             async with asyncio.timeout(2):
-                for row in await self._rows(
-                    self.database,
+                found = await self.rows(
                     "SELECT application_name AS name, count(*) AS connections, "
                     "count(*) FILTER (WHERE state = 'active') AS active FROM pg_stat_activity "
-                    "WHERE datname = current_database() GROUP BY 1 ORDER BY 1",
-                    None,
-                    {},
-                ):
-                    rows.append(("postgresql", row.pop("name"), _pairs(row)))
+                    "WHERE datname = current_database() GROUP BY 1 ORDER BY 1"
+                )
+                rows += [("postgresql", row.pop("name"), _pairs(row)) for row in found]
         return Table(("what", "name", "state"), rows)
 
     # Checks
@@ -430,7 +436,13 @@ class Lab:
             return self.redact(await self._report(check_id, error))
 
         return Check(
-            check_id, title, deadline=deadline, begin=begin, end=end, report=report, display=_display
+            check_id,
+            title,
+            deadline=deadline,
+            begin=begin,
+            end=end,
+            report=report,
+            display=_display,
         )
 
     def summary(
@@ -443,12 +455,12 @@ class Lab:
         """Show the last table of a notebook: area, incidents, checks and their verdicts."""
         by_check: dict[str, list[int]] = {}
         for check_id, numbers in (incidents or {}).items():
-            by_check[check_id] = [numbers] if isinstance(numbers, int) else list(numbers)
+            by_check[check_id] = [numbers] if isinstance(numbers, int) else [*numbers]
         rows = []
         for area, check_ids in areas.items():
             for check_id in check_ids:
-                numbers = ", ".join(str(number) for number in by_check.get(check_id, ()))
-                rows.append((area, check_id, numbers, self._verdicts.get(check_id, "not run")))
+                told = ", ".join(str(number) for number in by_check.get(check_id, ()))
+                rows.append((area, check_id, told, self._verdicts.get(check_id, "not run")))
         _display(Table(("area", "check", "incident", "verdict"), rows))
         if not_shown:
             sys.stdout.write("Not shown here:\n" + "".join(f"  - {item}\n" for item in not_shown))
@@ -507,7 +519,11 @@ class Lab:
                 await process.start()
 
     async def _rows(
-        self, database: DatabaseManager, query: str, user: User | None, parameters: Mapping[str, Any]
+        self,
+        database: DatabaseManager,
+        query: str,
+        user: User | None,
+        parameters: Mapping[str, Any],
     ) -> list[dict[str, Any]]:
         async def body(session: AsyncSession) -> list[dict[str, Any]]:
             rows = await session.execute(text(query), dict(parameters))
@@ -521,10 +537,11 @@ class Lab:
         return {**servers, **{process.name: process for process in self._processes()}}
 
     def _logs(self) -> str:
-        lines = []
-        for name, source in self._logged().items():
-            for line in source.log_lines(self._marks.get(name, 0))[-25:]:
-                lines.append(f"{name:<11} | {line}")
+        lines = [
+            f"{name:<11} | {line}"
+            for name, source in self._logged().items()
+            for line in source.log_lines(self._marks.get(name, 0))[-_LOG_LINES:]
+        ]
         return self.redact("\n".join(lines) or "nothing was logged")
 
     async def _report(self, check_id: str, error: BaseException) -> str:
@@ -593,7 +610,7 @@ def _shell() -> Any:
         return None
     from IPython.core.getipython import get_ipython
 
-    return get_ipython()  # type: ignore[no-untyped-call]
+    return get_ipython()
 
 
 def _display(table: Table) -> None:
@@ -620,4 +637,3 @@ def _at_port(url: str, port: int) -> str:
     parts = urlsplit(url)
     who, at, _ = parts.netloc.rpartition("@")
     return urlunsplit(parts._replace(netloc=f"{who}{at}127.0.0.1:{port}"))
-

@@ -56,7 +56,9 @@ def check_parameters(given: Mapping[str, Any], injected: Iterable[str]) -> None:
             if value not in _SERVICES:
                 problems.append(f"services must be one of {', '.join(_SERVICES)}, not {value!r}")
         elif isinstance(value, bool) or not isinstance(value, int):
-            problems.append(f"{name} must be a whole number, not {value!r} ({type(value).__name__})")
+            problems.append(
+                f"{name} must be a whole number, not {value!r} ({type(value).__name__})"
+            )
         elif name in _LIMITS and not _LIMITS[name][0] <= value <= _LIMITS[name][1]:
             low, high = _LIMITS[name]
             problems.append(f"{name} must be from {low:g} to {high:g}, not {value}")

@@ -1,4 +1,4 @@
-"""Users of a lab: real accounts with rows of their own, and real clients that receive their events."""
+"""Users of a lab: real accounts with rows of their own, and real clients of theirs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class User:
         return UserContext(self.user_id, thread_id="thread-lab", run_id=new_id("run"))
 
 
-def usage_rows(user_id: str, *, count: int, randomness: random.Random) -> tuple[dict[str, Any], ...]:
+def usage_rows(
+    user_id: str, *, count: int, randomness: random.Random
+) -> tuple[dict[str, Any], ...]:
     """Calls of language models in the last twenty days, drawn from ``randomness``."""
     now = dt.datetime.now(dt.UTC)
     rows = []
@@ -62,7 +64,6 @@ def usage_rows(user_id: str, *, count: int, randomness: random.Random) -> tuple[
             }
         )
     return tuple(rows)
-
 
 
 class LabClient:
@@ -113,8 +114,10 @@ class LabClient:
         """What has happened to this client."""
         return self._client.statistics()
 
-    async def ask(self, text: str, *, thread: str = "thread-1", message_id: str | None = None) -> str:
-        """Send a message to the agent ``usage_analysis``; returns the run's id once it is queued."""
+    async def ask(
+        self, text: str, *, thread: str = "thread-1", message_id: str | None = None
+    ) -> str:
+        """Ask the agent ``usage_analysis``; returns the run's id once the question is queued."""
         self._timeline.record(self.user.name, f"asks {text!r}")
         return await self._client.send(
             text, thread_id=thread, agent="usage_analysis", message_id=message_id
@@ -160,7 +163,8 @@ class LabClient:
             async for received in self._client:
                 self.received_events.append(received)
                 self._timeline.record(
-                    self.user.name, f"{received.event.type} at {received.position} of {received.event.run_id}"
+                    self.user.name,
+                    f"{received.event.type} at {received.position} of {received.event.run_id}",
                 )
                 async with self._changed:
                     self._changed.notify_all()

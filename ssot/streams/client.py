@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError as RedisAuthenticationError
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,  # noqa: A004
@@ -17,10 +19,9 @@ from redis.exceptions import (
     ResponseError,
     TimeoutError,  # noqa: A004
 )
-from redis.exceptions import AuthenticationError as RedisAuthenticationError
 
 from ssot.configuration import RedisSettings
-from ssot.errors import AuthenticationError, Unavailable
+from ssot.errors import AuthenticationError
 from ssot.health import Health
 from ssot.retry import retry
 
@@ -105,9 +106,11 @@ class RedisClient:
 
     async def ping(self) -> None:
         """One round trip."""
-        await self.redis.execute_command("PING")
+        await self.redis.ping()
 
-    async def call(self, command: Callable[[int], Awaitable[T]], *, deadline: float | None = None) -> T:
+    async def call(
+        self, command: Callable[[int], Awaitable[T]], *, deadline: float | None = None
+    ) -> T:
         """Run an idempotent command, again after a lost connection, until the deadline.
 
         ``command`` receives the attempt's number. Raises :class:`Unavailable` at the deadline and
@@ -115,10 +118,15 @@ class RedisClient:
         """
         try:
             return await retry(
-                command, what="Redis", on=is_transient, deadline=deadline or self.settings.retry_deadline
+                command,
+                what="Redis",
+                on=is_transient,
+                deadline=deadline or self.settings.retry_deadline,
             )
         except RedisAuthenticationError:
-            raise AuthenticationError("Redis refused this process's password; see SSOT_REDIS_URL") from None
+            raise AuthenticationError(
+                "Redis refused this process's password; see SSOT_REDIS_URL"
+            ) from None
         except ResponseError as error:
             if str(error).startswith(("NOAUTH", "WRONGPASS")):
                 raise AuthenticationError(
@@ -133,8 +141,8 @@ class RedisClient:
 
     async def dedicated(self) -> Connection:
         """A connection of one's own, connected and verified; the caller disconnects it."""
-        connection: Connection = self._pool.make_connection()
-        await connection.connect()
+        connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        await connection.connect()  # type: ignore[no-untyped-call]
         return connection
 
     async def health(self) -> Health:
@@ -144,7 +152,7 @@ class RedisClient:
         try:
             async with asyncio.timeout(self.settings.timeout):
                 await self.ping()
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except (RedisError, OSError, builtins.TimeoutError) as error:
             return Health(name="redis", status="down", reason=type(error).__name__)
         return Health(name="redis", status="ok", latency=loop.time() - start)
 
@@ -152,4 +160,3 @@ class RedisClient:
         await connection.on_connect()
         await connection.send_command("EVAL", _OPEN_EPOCH, 1, self._epoch_key)
         self.epoch = int(await connection.read_response())
-

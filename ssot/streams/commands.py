@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -49,7 +50,7 @@ class CommandStream:
         Waits through a restart of the server.
         """
         keys = [self._key, self._client.key("message", command.user_id, command.message_id)]
-        args = [command.run_id, encode_command(command), _REMEMBERED]
+        args: list[str | bytes | int] = [command.run_id, encode_command(command), _REMEMBERED]
         answer: bytes = await self._client.call(lambda _: self._submit(keys=keys, args=args))
         return answer.decode()
 
@@ -97,11 +98,15 @@ class CommandStream:
                 raise
 
     async def _abandoned(self, worker: str, idle: int) -> list[Claim]:
-        answer = await self._client.redis.xautoclaim(self._key, _GROUP, worker, idle, "0-0", count=16)
-        return [Claim(entry.decode(), fields[b"c"], again=True) for entry, fields in answer[1] if fields]
+        answer: Any = await self._client.redis.xautoclaim(
+            self._key, _GROUP, worker, idle, "0-0", count=16
+        )
+        return [
+            Claim(entry.decode(), fields[b"c"], again=True) for entry, fields in answer[1] if fields
+        ]
 
     async def _new(self, worker: str, block: int) -> list[Claim]:
-        answer = await self._client.redis.xreadgroup(
+        answer: Any = await self._client.redis.xreadgroup(
             _GROUP, worker, {self._key: ">"}, count=16, block=block
         )
         return [

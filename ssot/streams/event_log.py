@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
@@ -71,16 +71,21 @@ class EventLog:
         Waits through a restart of the server. An event whose first try was applied though its
         answer was lost is found by its id in the newest 1000 entries and not appended twice.
         """
-        keys = [self.stream(user_id), self._client.epoch_key, *(self.fence(e.run_id) for e in events)]
+        keys = [
+            self.stream(user_id),
+            self._client.epoch_key,
+            *(self.fence(e.run_id) for e in events),
+        ]
         rows = [part for e in events for part in (e.token, e.event_id, e.body)]
 
         async def attempt(number: int) -> list[bytes]:
             if not self._client.epoch:
                 await self._client.ping()
-            head = [self._client.epoch, self._client.settings.keep_events, self.channel(user_id)]
             look = number > 1 or any(e.again for e in events)
+            keep = self._client.settings.keep_events
+            head = (self._client.epoch, keep, self.channel(user_id), int(look))
             try:
-                placed: list[bytes] = await self._append(keys=keys, args=[*head, int(look), *rows])
+                placed: list[bytes] = await self._append(keys=keys, args=[*head, *rows])
             except ResponseError as error:
                 if "STALEEPOCH" in str(error):
                     await self._client.refresh_epoch()
@@ -94,7 +99,7 @@ class EventLog:
     async def read(self, user_id: str, after: Position, *, limit: int = 500) -> list[LogEntry]:
         """The oldest entries after a position, at most ``limit``, in order, over all epochs."""
         key = self.stream(user_id)
-        rows = await self._client.call(
+        rows: Any = await self._client.call(
             lambda _: self._client.redis.xrange(key, f"({after}", "+", count=limit)
         )
         return [LogEntry(Position.parse(entry.decode()), fields[b"e"]) for entry, fields in rows]

@@ -104,7 +104,9 @@ class EventWriter:
         waiting = self._queued_total - self._done_total
         if waiting >= self._capacity:
             raise LimitExceeded(
-                "events waiting for Redis in this process", limit=self._capacity, observed=waiting + 1
+                "events waiting for Redis in this process",
+                limit=self._capacity,
+                observed=waiting + 1,
             )
         self._queued_total += 1
         self._queue.append((sink, event))

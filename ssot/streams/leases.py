@@ -1,4 +1,4 @@
-"""Leases: at most one holder at a time, and a fencing token that tells the newest from the others."""
+"""Leases: at most one holder at a time, and a fencing token that tells the newest holder."""
 
 from __future__ import annotations
 
@@ -63,14 +63,23 @@ class Leases:
 
         Taking it again as the same holder is granted, under a higher token.
         """
-        args = [holder, self._milliseconds, _FENCE_DAYS * 86_400_000]
-        token = int(await self._client.call(lambda _: self._acquire(keys=self._keys(name), args=args)))
+        args: list[str | int] = [holder, self._milliseconds, _FENCE_DAYS * 86_400_000]
+        token = int(
+            await self._client.call(lambda _: self._acquire(keys=self._keys(name), args=args))
+        )
         return Lease(name, holder, token) if token else None
 
     async def renew(self, lease: Lease) -> bool:
         """Prolong the lease by ``ttl``; ``False`` when a later holder has taken it."""
-        args = [lease.holder, self._milliseconds, lease.token, _FENCE_DAYS * 86_400_000]
-        renewed = await self._client.call(lambda _: self._renew(keys=self._keys(lease.name), args=args))
+        args: list[str | int] = [
+            lease.holder,
+            self._milliseconds,
+            lease.token,
+            _FENCE_DAYS * 86_400_000,
+        ]
+        renewed = await self._client.call(
+            lambda _: self._renew(keys=self._keys(lease.name), args=args)
+        )
         return bool(renewed)
 
     async def release(self, lease: Lease) -> None:

@@ -1,4 +1,4 @@
-"""A client of the WebSocket nodes: receives every event once and in order, across lost connections."""
+"""A client of the nodes: every event once and in order, across lost connections."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ class Client:
         if self._failure is not None:
             raise self._failure
 
-    async def send(self, text: str, *, thread_id: str, agent: str, message_id: str | None = None) -> str:
+    async def send(
+        self, text: str, *, thread_id: str, agent: str, message_id: str | None = None
+    ) -> str:
         """Ask an agent; returns the run's id once the message is safely queued.
 
         Sent again with the same id after a lost connection, so it starts one run. Raises
@@ -164,7 +166,9 @@ class Client:
                 wait = pause * random.uniform(0.5, 1)  # noqa: S311
                 if loop.time() + wait >= end:
                     raise Unavailable(
-                        f"every node of {', '.join(self._urls)}", deadline=self._deadline, cause=repr(error)
+                        f"every node of {', '.join(self._urls)}",
+                        deadline=self._deadline,
+                        cause=repr(error),
                     ) from error
                 await asyncio.sleep(wait)
                 pause = min(pause * 2, 0.5)
@@ -190,13 +194,17 @@ class Client:
             if status == 401:
                 raise AuthenticationError(reason) from None
             if 400 <= status < 500 and status != 429:
-                raise ProtocolError(f"the node refused the connection (HTTP {status}): {reason}") from None
+                raise ProtocolError(
+                    f"the node refused the connection (HTTP {status}): {reason}"
+                ) from None
             raise
         try:
             async with asyncio.timeout(self._deadline):
                 welcome = decode_server(await socket.recv())
             if not isinstance(welcome, Welcome):
-                raise ProtocolError(f"the node's first frame was {type(welcome).__name__}, not welcome")
+                raise ProtocolError(
+                    f"the node's first frame was {type(welcome).__name__}, not welcome"
+                )
         except BaseException:
             socket.transport.abort()
             raise
@@ -244,7 +252,9 @@ class Client:
             else:
                 self._resolve(frame.id, error=ProtocolError(frame.reason))
 
-    def _resolve(self, frame_id: str | None, *, result: Any = None, error: Exception | None = None) -> None:
+    def _resolve(
+        self, frame_id: str | None, *, result: Any = None, error: Exception | None = None
+    ) -> None:
         if frame_id not in self._pending:
             if error is not None:
                 _log.warning("the node reports: %s", error)

@@ -119,10 +119,12 @@ class Node:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop listening, tell every client to go elsewhere, wait until they are gone. Idempotent."""
+        """Stop listening, send every client elsewhere, wait until they are gone. Idempotent."""
         if self._server is not None:
             server, self._server = self._server, None
-            server.close(code=CloseCode.GOING_AWAY, reason="the node is stopping; resume on another")
+            server.close(
+                code=CloseCode.GOING_AWAY, reason="the node is stopping; resume on another"
+            )
             await server.wait_closed()
 
     def statistics(self) -> NodeStatistics:
@@ -144,7 +146,9 @@ class Node:
         if path == "/health":
             return await self._answer_health(socket)
         if path != "/events":
-            return _refusal(socket, HTTPStatus.NOT_FOUND, f"there is /events and /health, not {path}")
+            return _refusal(
+                socket, HTTPStatus.NOT_FOUND, f"there is /events and /health, not {path}"
+            )
         offered = _subprotocols(request.headers)
         if SUBPROTOCOL not in offered:
             others = ", ".join(p for p in offered if not p.startswith(BEARER)) or "none"
@@ -155,7 +159,9 @@ class Node:
             )
         try:
             _cursor(request.path)
-            self._identities[socket] = identity = await self._verifier.verify(_token(request.headers, offered))
+            self._identities[socket] = identity = await self._verifier.verify(
+                _token(request.headers, offered)
+            )
         except AuthenticationError as error:
             return self._refuse(socket, HTTPStatus.UNAUTHORIZED, error.reason)
         except ProtocolError as error:
@@ -223,7 +229,9 @@ class Node:
             max(identity.expires_at - time.time(), 0),
             lambda: sender.cancel(),
         )
-        receiver = asyncio.create_task(self._receive(socket, identity), name=f"receive {connection.id}")
+        receiver = asyncio.create_task(
+            self._receive(socket, identity), name=f"receive {connection.id}"
+        )
         try:
             await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
             if sender.cancelled():
@@ -315,7 +323,9 @@ def _token(headers: Headers, offered: list[str]) -> str:
     for subprotocol in offered:
         if subprotocol.startswith(BEARER):
             return subprotocol.removeprefix(BEARER)
-    raise AuthenticationError("no token: send Authorization: Bearer …, or the subprotocol bearer.<token>")
+    raise AuthenticationError(
+        "no token: send Authorization: Bearer …, or the subprotocol bearer.<token>"
+    )
 
 
 def _cursor(path: str) -> Position | None:

@@ -143,7 +143,8 @@ def event_frame(position: Position, body: bytes) -> bytes:
 def decode_client(message: str | bytes) -> ClientFrame:
     """A client's frame; raises :class:`ProtocolError` that names the field at fault."""
     try:
-        return _client.decode(message)
+        frame: ClientFrame = _client.decode(message)
+        return frame
     except msgspec.DecodeError as error:
         raise ProtocolError(f"not a frame of {SUBPROTOCOL}: {error}") from None
 

@@ -1,0 +1,1 @@
+"""Faults, made at the socket and at the process; each heals itself."""

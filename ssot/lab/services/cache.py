@@ -66,7 +66,8 @@ def try_lock(folder: Path) -> int | None:
 def new_staging(folder: Path, announce: Callable[[Path], None] | None = None) -> Path:
     """A fresh directory beside ``folder`` to build it in; only for who holds the lock.
 
-    ``announce`` is told of it before it is there. Its name is used once: whoever is told to remove it later cannot meet the next builder's.
+    ``announce`` is told of it before it is there. Its name is used once: whoever is told to remove
+    it later cannot meet the next builder's.
     """
     staging = folder.with_name(f"{folder.name}.staging-{secrets.token_hex(4)}")
     if announce is not None:

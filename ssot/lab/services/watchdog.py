@@ -107,7 +107,7 @@ def _attempt(what: str, step: Callable[[], None], url: str = "") -> list[str]:
     """Run ``step``; the problem in one line, without the URL it used, or nothing."""
     try:
         step()
-    except Exception as error:  # noqa: BLE001 - one failed step must not keep the next from running
+    except Exception as error:
         text = str(error).splitlines()[0] if str(error) else ""
         if url:
             text = text.replace(url, "the server")

@@ -45,7 +45,9 @@ def upgrade() -> None:
         sa.Column("error", sa.Text),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=now),
         sa.Column("finished_at", sa.DateTime(timezone=True)),
-        sa.CheckConstraint("state IN ('running', 'completed', 'failed', 'cancelled')", name="state"),
+        sa.CheckConstraint(
+            "state IN ('running', 'completed', 'failed', 'cancelled')", name="state"
+        ),
     )
     op.create_table(
         "applied",
@@ -62,7 +64,9 @@ def upgrade() -> None:
         op.execute(f"CREATE POLICY own_rows ON {table} USING ({own}) WITH CHECK ({own})")
     op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(OF_USERS)} TO {database}_app")
     op.execute(f"GRANT SELECT, INSERT, UPDATE ON accounts TO {database}_auth")
-    op.execute(f"GRANT SELECT ON alembic_version TO {database}_app, {database}_auth, {database}_relay")
+    op.execute(
+        f"GRANT SELECT ON alembic_version TO {database}_app, {database}_auth, {database}_relay"
+    )
 
 
 def downgrade() -> None:

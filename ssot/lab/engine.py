@@ -1,0 +1,77 @@
+"""The papermill engine ``ssot``: what papermill calls, and what it reports of every cell.
+
+papermill loads this module through its entry point while papermill itself is still being imported,
+so nothing of papermill is imported here on top; :mod:`ssot.lab.execution` does the work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nbformat import NotebookNode
+
+from ssot.errors import SsotError
+from ssot.lab.notebook import Check, Outcome
+
+__all__ = ["Engine", "Finished", "Started", "Stopped"]
+
+
+class Stopped(SsotError):
+    """The run was asked to stop; its kernel is gone, and what had finished is in the output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A code cell has begun; ``check`` is None unless it is the cell of a check."""
+
+    cell_id: str
+    check: Check | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A code cell has ended, after ``seconds``; ``printed`` is its standard output."""
+
+    cell_id: str
+    check: Check | None
+    outcome: Outcome
+    seconds: float
+    printed: str
+
+
+class Engine:
+    """Runs a notebook like papermill's own engine, and:
+
+    * calls ``progress`` with :class:`Started` and :class:`Finished` for every code cell, in the
+      thread that executes; without it, each check is a line beside papermill's progress bar
+    * runs nothing more after a failed cell that is no check, the setup first of all
+    * once the :class:`threading.Event` ``stop`` is set, kills the kernel at once, writes what had
+      finished, and raises :class:`Stopped`
+    * with ``only``, ids of checks, leaves the cells of all other checks out
+    * with ``kernel_log``, a binary file, sends there what the kernel writes outside of cells
+
+    All of these are keyword arguments of :func:`papermill.execute_notebook`.
+    """
+
+    @classmethod
+    def execute_notebook(cls, nb: NotebookNode, kernel_name: str, **options: Any) -> NotebookNode:
+        """Execute ``nb`` and return it."""
+        from ssot.lab.execution import Execution
+
+        executed: NotebookNode = Execution.execute_notebook(nb, kernel_name, **options)
+        return executed
+
+    @classmethod
+    def nb_kernel_name(cls, nb: NotebookNode, name: str | None = None) -> str:
+        """Return the name of the kernel that the notebook asks for."""
+        from ssot.lab.execution import Execution
+
+        return str(Execution.nb_kernel_name(nb, name))
+
+    @classmethod
+    def nb_language(cls, nb: NotebookNode, language: str | None = None) -> str:
+        """Return the language of the notebook."""
+        from ssot.lab.execution import Execution
+
+        return str(Execution.nb_language(nb, language))

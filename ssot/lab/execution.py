@@ -1,0 +1,200 @@
+"""The execution of one notebook: papermill's own, with progress, a stop, and a choice of checks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Collection
+from pathlib import Path
+from time import perf_counter
+from typing import IO, Any
+
+import papermill
+from jupyter_core.utils import ensure_event_loop
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+from papermill.log import logger as papermill_logger
+
+from ssot.lab.engine import Engine, Finished, Started, Stopped
+from ssot.lab.kernel import KernelManager
+from ssot.lab.notebook import Check, Outcome, Verdict, checks, is_check, outcome, printed
+
+__all__ = ["Execution", "execute"]
+
+_POLL = 0.1  # seconds between two looks at the kernel and at the request to stop
+
+Progress = Callable[[Started | Finished], None]
+
+_quiet = logging.getLogger(__name__)
+_quiet.addHandler(logging.NullHandler())
+
+
+def execute(path: Path, output: Path | None, **options: Any) -> NotebookNode:
+    """Execute the notebook at ``path`` by papermill with the engine ``ssot``, in its own folder.
+
+    ``options`` are those of :func:`papermill.execute_notebook` and of the engine. It belongs into a
+    thread of its own: the event loop that jupyter makes for a thread is closed afterwards.
+    """
+    papermill_engines.register("ssot", Engine)  # also where the package is not installed
+    try:
+        executed: NotebookNode = papermill.execute_notebook(
+            _literally(path),
+            output and _literally(output),
+            engine_name="ssot",
+            progress_bar=False,
+            # not papermill's cwd, which changes that of the process, for all threads
+            resources={"metadata": {"path": str(path.parent)}},
+            **options,
+        )
+        return executed
+    finally:
+        ensure_event_loop().close()
+
+
+def _literally(path: Path) -> str:
+    """Return ``path`` so that papermill, which formats paths, leaves it as it is."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+class Execution(NBClientEngine):  # type: ignore[misc]
+    """papermill's engine with the options of :class:`ssot.lab.engine.Engine`."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: NotebookExecutionManager,
+        kernel_name: str,
+        log_output: bool = False,
+        start_timeout: int = 60,
+        execution_timeout: int | None = None,
+        *,
+        progress: Progress | None = None,
+        stop: threading.Event | None = None,
+        only: Collection[str] = (),
+        kernel_log: IO[bytes] | None = None,
+        **options: Any,
+    ) -> NotebookNode:
+        """Execute the notebook of ``nb_man`` in a kernel of its own, which is gone afterwards."""
+        found = {check.cell_id: check for check in checks(nb_man.nb)}
+        if only:
+            nb_man.nb.cells = _only(nb_man.nb.cells, found, only)
+        options.pop("input_path", None)
+        client = _Client(
+            nb_man,
+            checks=found,
+            progress=progress or _Lines(nb_man),
+            stop=stop or threading.Event(),
+            timeout=execution_timeout,
+            startup_timeout=start_timeout,
+            kernel_name=kernel_name,
+            kernel_manager_class=KernelManager,
+            log=_quiet if progress else papermill_logger,
+            log_output=log_output,
+            **options,
+        )
+        streams = {"stdout": kernel_log, "stderr": kernel_log} if kernel_log else {}
+        executed: NotebookNode = client.execute(**streams)
+        return executed
+
+
+def _only(
+    cells: list[NotebookNode], found: dict[str, Check], only: Collection[str]
+) -> list[NotebookNode]:
+    """Return ``cells`` without the two cells of each check that is not in ``only``."""
+    kept: list[NotebookNode] = []
+    for cell in cells:
+        if is_check(cell) and found[cell.id].id not in only:
+            kept.pop()
+        else:
+            kept.append(cell)
+    return kept
+
+
+class _Lines:
+    """Reports each check, and each other cell that failed, as one line."""
+
+    def __init__(self, nb_man: NotebookExecutionManager) -> None:
+        self._nb_man = nb_man
+
+    def __call__(self, event: Started | Finished) -> None:
+        if isinstance(event, Started):
+            return
+        verdict = event.outcome.verdict
+        if event.check is not None:
+            line = f"{event.check.id} {verdict.name} {event.check.title} {event.seconds:.1f} s"
+        elif verdict is not Verdict.PASS:
+            line = f"{event.cell_id} {verdict.name} {event.seconds:.1f} s"
+        else:
+            return
+        if event.outcome.message:
+            line = f"{line}: {event.outcome.message}"
+        if self._nb_man.pbar is not None:
+            self._nb_man.pbar.write(line, file=sys.stderr)
+        else:
+            papermill_logger.info(line)
+
+
+class _Client(PapermillNotebookClient):  # type: ignore[misc]
+    def __init__(
+        self,
+        nb_man: NotebookExecutionManager,
+        *,
+        checks: dict[str, Check],
+        progress: Progress,
+        stop: threading.Event,
+        **options: Any,
+    ) -> None:
+        super().__init__(nb_man, **options)
+        self._checks = checks
+        self._progress = progress
+        self._stop = stop
+
+    def papermill_execute_cells(self) -> None:
+        """Execute the code cells, up to the first that fails and is no check."""
+        for index, cell in enumerate(self.nb.cells):
+            if self._stop.is_set():
+                raise Stopped("stopped before the next cell")
+            if cell.cell_type == "code" and not self._execute(cell, index):
+                break
+
+    def _execute(self, cell: NotebookNode, index: int) -> bool:
+        """Execute one code cell; return whether the next may be run."""
+        check = self._checks.get(cell.id)
+        self._progress(Started(cell.id, check))
+        result = Outcome(Verdict.FAIL, "it did not come to an end")
+        begin = perf_counter()
+        try:
+            self.nb_man.cell_start(cell, index)
+            self.execute_cell(cell, index)
+        except DeadKernelError:
+            self.nb_man.cell_exception(cell, cell_index=index)
+            if self._stop.is_set():
+                result = Outcome(Verdict.UNKNOWN, "it was stopped")
+                raise Stopped(f"stopped in cell {cell.id}") from None
+            result = Outcome(Verdict.FAIL, "the kernel died")
+            raise
+        except CellExecutionError as error:
+            self.nb_man.cell_exception(cell, cell_index=index)
+            result = Outcome(Verdict.FAIL, f"{error.ename}: {error.evalue}")
+        else:
+            result = outcome(cell, check)
+        finally:
+            self.nb_man.cell_complete(cell, cell_index=index)
+            seconds = perf_counter() - begin
+            self._progress(Finished(cell.id, check, result, seconds, printed(cell.outputs)))
+        return check is not None or result.verdict is Verdict.PASS
+
+    async def _async_poll_kernel_alive(self) -> None:
+        # nbclient's own looks once a second, and knows of no stop. It ends a cell by cancelling the
+        # wait for its reply, which the cell takes for a dead kernel: by then it is dead.
+        while not self._stop.is_set() and await self.km.is_alive():  # noqa: ASYNC110  # no event
+            await asyncio.sleep(_POLL)
+        if await self.km.is_alive():
+            self.shutdown_kernel = "immediate"
+            await self.km.signal_kernel(signal.SIGKILL)
+        self.task_poll_for_reply.cancel()
