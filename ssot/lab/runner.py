@@ -282,7 +282,8 @@ def _execute_one(
         error = f"{type(exception).__name__}: {exception}{_last_words(log)}"
     finally:
         with contextlib.suppress(OSError):
-            if not log.stat().st_size:
+            # jupyter interrupts a kernel that it shuts down, and the kernel says so
+            if not error or not log.stat().st_size:
                 log.unlink()
         send((notebook, _Ended(perf_counter() - begin, error)))
 
