@@ -169,6 +169,45 @@ def author(
     raise typer.Exit(_FAILED if failed else 0)
 
 
+@app.command()
+def up(
+    services: Annotated[
+        str, typer.Option(help="embedded, compose or url; see the parameters of a notebook.")
+    ] = "embedded",
+) -> None:
+    """Bring up the servers alone, for processes that are started by hand.
+
+    Prints the command for each process; Ctrl-C stops the servers and removes everything.
+    """
+    from typing import cast
+
+    from ssot.errors import SsotError
+
+    with _stop_on_signals() as (stop, _):
+        try:
+            _up(cast("Any", services), stop)
+        except SsotError as error:
+            _give_up((str(error),))
+
+
+def _up(services: Any, stop: threading.Event) -> None:
+    import asyncio
+
+    from ssot.lab.up import up as bring_up
+    from ssot.platform import ROLES
+
+    async def serve() -> None:
+        async with bring_up(services) as folder:
+            print("PostgreSQL and Redis are up. The platform, one process a terminal:", flush=True)
+            for role in ROLES:
+                file = shlex.quote(str(folder / f"{role}.env"))
+                print(f"  env $(cat {file}) {sys.executable} -m ssot.serve {role}", flush=True)
+            print("Ctrl-C stops the servers and removes everything.", flush=True)
+            await asyncio.to_thread(stop.wait)
+
+    asyncio.run(serve())
+
+
 def _value(text: str) -> object:
     """Read a value of the command line as papermill does, with YAML's true, false and null."""
     match text:

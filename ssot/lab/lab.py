@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import os
 import random
 import secrets
 import sys
@@ -26,19 +25,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from ssot.auth.client import AuthClient
-from ssot.auth.keys import new_signing_key
 from ssot.configuration import DatabaseSettings
-from ssot.database import DatabaseManager, LlmUsage, provision
-from ssot.database.migrate import migrate
-from ssot.environment import IsolatedEnvironment, Redactor
+from ssot.database import DatabaseManager, LlmUsage
+from ssot.environment import Redactor
 from ssot.events import Position
 from ssot.lab.asserts import RewriteAsserts, Seen
 from ssot.lab.checks import Check, Unexpected, Unknown
-from ssot.lab.faults.proxy import Proxies
 from ssot.lab.parameters import check_parameters, injected_names, overrides
 from ssot.lab.processes import Process
-from ssot.lab.services import PostgresServer, RedisServer, Services, Workspace, open_services
-from ssot.lab.services.ports import pick_port
+from ssot.lab.services import PostgresServer, RedisServer, ServiceError, Services
+from ssot.lab.site import Site
 from ssot.lab.tables import Table
 from ssot.lab.timeline import Timeline
 from ssot.lab.users import LabClient, User, usage_rows
@@ -52,7 +48,6 @@ E = TypeVar("E", bound=Exception)
 DEADLINE = 20.0
 """Seconds that a check may take; most take less than one."""
 
-_LEASE_TTL = 1.0
 _USAGE_ROWS = 40
 _LOG_LINES = 25
 
@@ -117,7 +112,6 @@ class Lab:
         self.seed = int(parameters["seed"])
         self.workers: dict[str, Process] = {}
         self.nodes: dict[str, Process] = {}
-        self._name = f"ssot_{secrets.token_hex(4)}"
         self._verdicts: dict[str, str] = {}
         self._stack = AsyncExitStack()
         self._scope = AsyncExitStack()
@@ -125,15 +119,7 @@ class Lab:
         self._unexpected = _Unexpected()
         self._clients: list[LabClient] = []
         self._secrets: set[str] = set()
-        self._urls: Mapping[str, str] = {}
-        self._redis_url = ""
-        self._signing_key = new_signing_key()
-        # Nodes must know where the auth service will be before it is there.
-        self._auth_port = pick_port()
-        self._proxies: Proxies | None = None
-        self._slow_addresses: dict[str, str] = {}
-        self._workspace: Workspace | None = None
-        self._services: Services | None = None
+        self._site: Site | None = None
         self._began = time.monotonic()
         self._marks: dict[str, int] = {}
 
@@ -145,30 +131,16 @@ class Lab:
 
     async def open(self) -> None:
         """Start the servers, then the platform: migration, auth, worker and node at once."""
-        workspace = Workspace.open(self.notebook)
-        self._workspace = workspace
-        self._stack.push_async_callback(workspace.aclose)
-        self._services = await open_services(self.parameters["services"], workspace)
-        admin = self._services.postgres.admin_url
-        if self._services.kind != "embedded":
-            # Ordered before they exist, so that a lab killed at any moment leaves nothing there.
-            workspace.at_end({"drop_database": admin, "database": self._name})
-            workspace.at_end({"delete_keys": self._services.redis.url, "prefix": f"{self._name}:"})
-        direct = await provision(admin, self._name)
-        redis = self._services.redis.url
-        self._secrets = {self._signing_key, admin, redis, *direct.values()}
-        if self.parameters["latency_ms"]:
-            self._proxies = Proxies(round_trip=self.parameters["latency_ms"] / 1000)
-            self._stack.push_async_callback(self._proxies.aclose)
-            database_port = await self._proxies.open(*_address(admin))
-            redis_port = await self._proxies.open(*_address(redis))
-            self._urls = {role: _at_port(url, database_port) for role, url in direct.items()}
-            self._redis_url = _at_port(redis, redis_port)
-        else:
-            self._urls, self._redis_url = direct, redis
+        self._site = site = await Site.open(
+            self.notebook,
+            services=self.parameters["services"],
+            latency=self.parameters["latency_ms"] / 1000,
+            stack=self._stack,
+        )
+        self._secrets = set(site.secrets)
         self.database = await self._stack.enter_async_context(
             DatabaseManager(
-                DatabaseSettings.model_validate({"url": direct["app_b"], "pool_size": 4}),
+                DatabaseSettings.model_validate({"url": site.direct_urls["app_b"], "pool_size": 4}),
                 name="ssot-lab",
             )
         )
@@ -178,7 +150,7 @@ class Lab:
         self.nodes["a"] = self.process("node", "node a", self.environment("node"))
         # All at once: each waits until the schema is there, and none needs another to come up.
         await _all_of(
-            migrate(DatabaseSettings.model_validate({"url": direct["owner"]})),
+            site.migrate(),
             *(process.start() for process in self._processes()),
         )
 
@@ -210,20 +182,19 @@ class Lab:
     @property
     def database_urls(self) -> Mapping[str, str]:
         """A URL for each login role: ``owner``, ``app_a``, ``app_b``, ``auth``, ``relay``."""
-        return self._urls
+        return self._at.urls
 
     @property
     def redis_url(self) -> str:
         """The URL of Redis as the platform uses it."""
-        return self._redis_url
+        return self._at.redis_url
 
     def process(self, role: str, name: str, environment: Mapping[str, str]) -> Process:
         """A process that is not started yet, with exactly this environment."""
-        assert self._workspace is not None
         return Process(
             role,
             name,
-            workspace=self._workspace,
+            workspace=self._at.workspace,
             environment=environment,
             timeline=self._timeline,
         )
@@ -238,24 +209,7 @@ class Lab:
 
     def environment(self, role: str) -> dict[str, str]:
         """Exactly the environment variables that a process of this role is given."""
-        own: dict[str, str] = {
-            "SSOT_ENVIRONMENT": "test",
-            "SSOT_DATABASE_URL": self._urls["auth" if role == "auth" else "app_a"],
-        }
-        if role == "auth":
-            own |= {
-                "AUTH_SIGNING_KEY": self._signing_key,
-                "AUTH_PORT": str(self._auth_port),
-                # Hundreds of logins; the cost of one is not what is looked at here.
-                "AUTH_SCRYPT_LOG_N": "11",
-            }
-        else:
-            own |= {"SSOT_REDIS_URL": self._redis_url, "SSOT_REDIS_PREFIX": self._name}
-        if role == "worker":
-            own["WORKER_LEASE_TTL"] = str(_LEASE_TTL)
-        if role == "node":
-            own |= {"NODE_PORT": "0", "SSOT_AUTH_URL": f"http://127.0.0.1:{self._auth_port}"}
-        return IsolatedEnvironment(os.environ).child_env(own)
+        return self._at.environment(role)
 
     # Users
 
@@ -295,7 +249,7 @@ class Lab:
         Closed when the next check begins, or with this one when it passes.
         """
         user = who if isinstance(who, User) else await self.user(who)
-        address = await self._slowed(str(self.nodes[node].address))
+        address = await self._at.slowed(str(self.nodes[node].address))
         client = LabClient(
             user, Client([address], token=token or user.token, after=after), self._timeline
         )
@@ -316,7 +270,7 @@ class Lab:
     @asynccontextmanager
     async def socket(self, user: User, *, node: str = "a") -> AsyncIterator[ClientConnection]:
         """A bare WebSocket of a user, welcomed already: the protocol without our client."""
-        address = await self._slowed(str(self.nodes[node].address))
+        address = await self._at.slowed(str(self.nodes[node].address))
         protocols = [Subprotocol(SUBPROTOCOL), Subprotocol(f"{BEARER}{user.token}")]
         async with connect(f"{address}/events", subprotocols=protocols, proxy=None) as socket:
             await socket.recv()
@@ -351,7 +305,7 @@ class Lab:
         if role == "app_b":
             return await self._rows(self.database, query, user, parameters)
         async with DatabaseManager(
-            DatabaseSettings.model_validate({"url": self._urls[role], "pool_size": 1}),
+            DatabaseSettings.model_validate({"url": self._at.urls[role], "pool_size": 1}),
             name="ssot-lab",
         ) as database:
             return await self._rows(database, query, user, parameters)
@@ -364,7 +318,7 @@ class Lab:
         """
         held = AsyncExitStack()
         manager = DatabaseManager(
-            DatabaseSettings.model_validate({"url": self._urls["owner"], "pool_size": 1}),
+            DatabaseSettings.model_validate({"url": self._at.urls["owner"], "pool_size": 1}),
             name="ssot-lab-lock",
         )
         async with manager:
@@ -471,20 +425,16 @@ class Lab:
 
     # Inside
 
-    def _controllable(self) -> Services:
-        assert self._services is not None
-        if "kill" not in self._services.capabilities:
-            raise Unknown(f"servers of kind {self._services.kind!r} cannot be killed by the lab")
-        return self._services
+    @property
+    def _at(self) -> Site:
+        if self._site is None:
+            raise ServiceError("the lab is not open; run the setup cell")
+        return self._site
 
-    async def _slowed(self, address: str) -> str:
-        """The address behind a proxy that adds the latency, if there is any to add."""
-        if self._proxies is None:
-            return address
-        if address not in self._slow_addresses:
-            port = await self._proxies.open(*_address(address))
-            self._slow_addresses[address] = f"ws://127.0.0.1:{port}"
-        return self._slow_addresses[address]
+    def _controllable(self) -> Services:
+        if "kill" not in self._at.services.capabilities:
+            raise Unknown(f"servers of kind {self._at.services.kind!r} cannot be killed by the lab")
+        return self._at.services
 
     async def _start_in_scope(self, role: str, name: str, group: dict[str, Process]) -> Process:
         process = self.process(role, f"{role} {name}", self.environment(role))
@@ -509,9 +459,8 @@ class Lab:
 
     async def _heal(self) -> None:
         """Bring back what a check has killed, and wait until it works."""
-        assert self._services is not None
-        if "kill" in self._services.capabilities:
-            for server in (self._services.postgres, self._services.redis):
+        if "kill" in self._at.services.capabilities:
+            for server in (self._at.services.postgres, self._at.services.redis):
                 if not server.running:
                     await server.restart()
         for process in self._processes():
@@ -532,8 +481,7 @@ class Lab:
         return await database.run_transaction(user.context if user else None, body)
 
     def _logged(self) -> dict[str, Any]:
-        assert self._services is not None
-        servers = {"postgresql": self._services.postgres, "redis": self._services.redis}
+        servers = {"postgresql": self._at.services.postgres, "redis": self._at.services.redis}
         return {**servers, **{process.name: process for process in self._processes()}}
 
     def _logs(self) -> str:
@@ -625,15 +573,3 @@ def _display(table: Table) -> None:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    default = {"postgresql": 5432, "redis": 6379}.get(parts.scheme, 80)
-    return parts.hostname or "127.0.0.1", parts.port or default
-
-
-def _at_port(url: str, port: int) -> str:
-    parts = urlsplit(url)
-    who, at, _ = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{who}{at}127.0.0.1:{port}"))
