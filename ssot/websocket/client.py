@@ -15,10 +15,17 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.typing import Subprotocol
 
 from ssot.context import new_id
-from ssot.errors import AuthenticationError, ProtocolError, SsotError, Unavailable
+from ssot.errors import (
+    AuthenticationError,
+    ProtocolError,
+    SsotError,
+    Unavailable,
+    VersionMismatch,
+)
 from ssot.events import AgentEvent, Position, decode_event
 from ssot.websocket.protocol import (
     BEARER,
+    PROTOCOL_VERSION,
     SUBPROTOCOL,
     Accepted,
     ClientFrame,
@@ -204,6 +211,13 @@ class Client:
             if not isinstance(welcome, Welcome):
                 raise ProtocolError(
                     f"the node's first frame was {type(welcome).__name__}, not welcome"
+                )
+            if welcome.v != PROTOCOL_VERSION:
+                raise VersionMismatch(
+                    "the wire protocol",
+                    ours=PROTOCOL_VERSION,
+                    theirs=welcome.v,
+                    advice="update the older one",
                 )
         except BaseException:
             socket.transport.abort()

@@ -211,7 +211,7 @@ class Node:
             await self._converse(connection, identity)
         except SsotError as error:
             _log.warning("connection %s failed: %s", connection.id, error)
-            await socket.close(1013, "try again later")
+            await socket.close(CloseCode.TRY_AGAIN_LATER, "try again later")
         finally:
             user.connections.discard(connection)
             self._sent += connection.sent

@@ -49,6 +49,7 @@ class CloseCode(IntEnum):
     """Why a node closes a connection; 4000 and above are this protocol's own."""
 
     GOING_AWAY = 1001
+    TRY_AGAIN_LATER = 1013
     TOKEN_EXPIRED = 4401
     TOO_SLOW = 4408
 
