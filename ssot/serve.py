@@ -1,11 +1,13 @@
-"""The entry of every process: ``python -m ssot.serve auth|node|worker|migrate|all``.
+"""The entry of every process: ``python -m ssot.serve auth|node|worker|migrate|all [--until-eof]``.
 
 A role reads its environment variables, comes up, prints one line of JSON to standard output
 (``{"ready": "node", "address": "ws://127.0.0.1:8082"}``) and runs until SIGTERM or SIGINT; a second
-signal ends it at once. Logs go to standard error, with secrets redacted. ``migrate`` brings the
-schema up to date and ends. ``all`` starts migrate, auth, worker and node as processes of their own,
-in this order, and stops them in the reverse one; ``AUTH_DATABASE_URL`` and its like give each its
-own role.
+signal ends it at once. With ``--until-eof`` the end of standard input stops it like a signal, so
+that it cannot outlive whoever holds the other end. Logs go to standard error, secrets redacted.
+
+``migrate`` brings the schema up to date and ends. ``all`` starts migrate, auth, worker and node as
+processes of their own, in this order, and stops them in the reverse one; ``AUTH_DATABASE_URL`` and
+its like give each its own login role.
 
 Exit codes: 0 stopped as asked, 1 failed, 2 wrong environment or arguments.
 """
@@ -32,10 +34,12 @@ _log = logging.getLogger("ssot.serve")
 
 def main(arguments: list[str]) -> int:
     """Run one role; returns the exit code."""
-    if len(arguments) != 1 or arguments[0] not in (*ROLES, "all"):
-        sys.stderr.write(f"usage: python -m ssot.serve {'|'.join((*ROLES, 'all'))}\n")
+    names = [argument for argument in arguments if argument != "--until-eof"]
+    until_eof = len(names) < len(arguments)
+    if len(names) != 1 or names[0] not in (*ROLES, "all"):
+        sys.stderr.write(f"usage: python -m ssot.serve {'|'.join((*ROLES, 'all'))} [--until-eof]\n")
         return 2
-    (name,) = arguments
+    (name,) = names
     environment = IsolatedEnvironment(os.environ, service=None if name == "all" else name)
     _log_to_stderr(environment)
     try:
@@ -44,7 +48,7 @@ def main(arguments: list[str]) -> int:
         elif name == "all":
             return asyncio.run(_all(environment))
         else:
-            asyncio.run(_serve(name, environment))
+            asyncio.run(_serve(name, environment, until_eof=until_eof))
     except SettingsError as error:
         _log.error("%s", error)
         return 2
@@ -61,8 +65,14 @@ async def _migrate(environment: IsolatedEnvironment) -> None:
     _ready("migrate", None)
 
 
-async def _serve(name: str, environment: IsolatedEnvironment) -> None:
+async def _serve(name: str, environment: IsolatedEnvironment, *, until_eof: bool) -> None:
     stop = _on_signals()
+    if until_eof:
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+        )
+        asyncio.create_task(reader.read(), name="until eof").add_done_callback(lambda _: stop.set())
     async with open_role(name, environment) as role:
         _ready(name, role.address)
         failed = asyncio.ensure_future(role.failed())
@@ -77,15 +87,22 @@ async def _serve(name: str, environment: IsolatedEnvironment) -> None:
             await asyncio.gather(failed, stopped, return_exceptions=True)
 
 
+async def _end_of_input() -> asyncio.Task[bytes]:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return asyncio.create_task(reader.read(), name="end of input")
+
+
 async def _all(environment: IsolatedEnvironment) -> int:
     stop = _on_signals()
     running: list[asyncio.subprocess.Process] = []
     try:
         for role in ROLES:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "ssot.serve", role,
-                env=_environment_of(role, environment), stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,
+                sys.executable, "-m", "ssot.serve", role, "--until-eof",
+                env=_environment_of(role, environment), stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE, start_new_session=True,
             )  # fmt: skip
             running.append(process)
             assert process.stdout is not None

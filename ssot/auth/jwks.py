@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from ssot.auth.verify import Identity, UnknownKey, key_id, verify
+from ssot.auth.verify import Identity, key_id, verify
 from ssot.configuration import TokenSettings
 from ssot.errors import Unavailable
 
@@ -60,10 +60,8 @@ class TokenVerifier:
             now = asyncio.get_running_loop().time()
             if kid in self._keys:
                 return
-            if now - self._fetched < _REFETCH_AFTER:
-                raise UnknownKey(
-                    "the token was signed with a key that the auth service does not publish"
-                )
+            # Not refused at once: the key may be younger than the last fetch.
+            await asyncio.sleep(self._fetched + _REFETCH_AFTER - now)
             try:
                 answer = await self._http.get(self._url)
                 answer.raise_for_status()
@@ -73,4 +71,4 @@ class TokenVerifier:
                     "the auth service", deadline=_TIMEOUT, cause=repr(error)
                 ) from error
             self._keys = {key["kid"]: key for key in keys}
-            self._fetched = now
+            self._fetched = asyncio.get_running_loop().time()

@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from ssot.configuration import DatabaseSettings
-from ssot.database.resilience import is_refused, is_transient
+from ssot.database.resilience import is_refused, is_transient, sqlstate
 from ssot.database.urls import asyncpg_url
-from ssot.errors import AuthenticationError, Unavailable
+from ssot.errors import AuthenticationError, PermissionDenied, Unavailable
 from ssot.retry import retry
 
 __all__ = ["migrate"]
@@ -47,6 +47,11 @@ async def migrate(settings: DatabaseSettings, *, wait: float = 60.0) -> None:
         if is_refused(error):
             raise AuthenticationError(
                 "PostgreSQL refused the owner's role, password or database; see SSOT_DATABASE_URL"
+            ) from None
+        if sqlstate(error) == "42501":
+            raise PermissionDenied(
+                "this role may not change the schema; MIGRATE needs the database's owner in "
+                "SSOT_DATABASE_URL"
             ) from None
         raise
     finally:

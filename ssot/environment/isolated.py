@@ -97,7 +97,8 @@ class IsolatedEnvironment:
         if service is not None and service not in SERVICES:
             raise SettingsError([f"no service {service!r}; there are {', '.join(SERVICES)}"])
         self.service = service
-        self._foreign = tuple(f"{name.upper()}_" for name in SERVICES if name != service)
+        others = (name for name in SERVICES if service is not None and name != service)
+        self._foreign = tuple(f"{name.upper()}_" for name in others)
         self._layers: dict[Layer, dict[str, str]] = {
             "default": dict(defaults or {}),
             "process": dict(process),

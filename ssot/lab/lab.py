@@ -12,10 +12,12 @@ import logging
 import random
 import secrets
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -83,6 +85,7 @@ async def open_lab(
         raise
     if shell is not None:
         lab.attach(shell)
+        lab.own_connection_file(shell)
     sys.stdout.write("PostgreSQL, Redis, auth, worker a and node a are up\n")
     return lab
 
@@ -161,6 +164,20 @@ class Lab:
         ] + [RewriteAsserts()]
         shell.user_ns[RewriteAsserts.name] = Seen
         self._unexpected.attach()
+
+    def own_connection_file(self, shell: Any) -> None:
+        """Have the kernel's connection file removed with the lab, if it is a temporary one.
+
+        Who started the kernel removes it, unless killed; it holds the kernel's key. JupyterLab's
+        are in its runtime folder and are used again when a kernel is restarted: left alone.
+        """
+        if not hasattr(shell, "kernel"):
+            return
+        from ipykernel.connect import get_connection_file
+
+        path = Path(get_connection_file())
+        if path.is_file() and path.parent == Path(tempfile.gettempdir()):
+            self._at.workspace.at_end({"remove": str(path)})
 
     async def aclose(self) -> None:
         """Stop everything and remove everything. Idempotent."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import subprocess
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 from nbformat import NotebookNode
-from nbval.kernel import CURRENT_ENV_KERNEL_NAME, RunningKernel
+from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelManager, RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
 
 from ssot.lab.notebook import (
@@ -54,6 +55,19 @@ class _Failed(Exception):
 
 class _Kernel(RunningKernel):  # type: ignore[misc]
     """nbval's kernel, which notices that it died instead of waiting for the cell's timeout."""
+
+    def __init__(self, kernel_name: str, *, cwd: str, startup_timeout: float) -> None:
+        # nbval leaves a kernel alone that is interrupted while it starts; here it ends at once.
+        self.km = NbvalKernelManager(kernel_name=kernel_name)
+        self.km.start_kernel(stderr=subprocess.DEVNULL, cwd=cwd)
+        self.kc = self.km.client()
+        self.kc.start_channels()
+        try:
+            self.kc.wait_for_ready(timeout=startup_timeout)
+            self._ensure_iopub_up()
+        except BaseException:
+            self.stop()
+            raise
 
     def get_message(self, stream: str, timeout: float | None = None) -> dict[str, Any]:
         end = None if timeout is None else monotonic() + timeout

@@ -14,6 +14,7 @@ from redis.exceptions import AuthenticationError as RedisAuthenticationError
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,  # noqa: A004
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -52,8 +53,18 @@ def is_transient(error: Exception) -> bool:
     """Whether the same call may succeed once the server is back."""
     if isinstance(error, RedisAuthenticationError):
         return False
-    kinds = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, StaleEpoch, OSError)
-    return isinstance(error, kinds)
+    return isinstance(error, _TRANSIENT)
+
+
+_TRANSIENT = (
+    BusyLoadingError,
+    ConnectionError,
+    OSError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    StaleEpoch,
+    TimeoutError,
+)
 
 
 class RedisClient:

@@ -156,11 +156,13 @@ class EventWriter:
         self._calls += 1
         try:
             answers = await self._log.append(user_id, [event for _, event in items])
-        except SsotError as error:
+        except Exception as error:
             # Not swallowed: every run concerned fails with it at its next emit or barrier.
-            _log.error("%d events of user %s were not appended: %s", len(items), user_id, error)
+            _log.exception("%d events of user %s were not appended", len(items), user_id)
             for sink, _ in items:
-                sink.failure = error
+                sink.failure = (
+                    error if isinstance(error, SsotError) else SsotError(f"no append: {error}")
+                )
             self._refused += len(items)
             return
         for (sink, _), answer in zip(items, answers, strict=True):

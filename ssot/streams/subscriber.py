@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from redis.asyncio import Connection
 
+from ssot.errors import Unavailable
 from ssot.events import Position
 from ssot.streams.client import RedisClient, is_transient
 from ssot.streams.event_log import EventLog
@@ -68,12 +69,20 @@ class Subscriber:
             self._connection = None
 
     async def subscribe(self, user_id: str, listener: Listener) -> None:
-        """Return when the server has confirmed: whatever is published from now on is heard."""
+        """Return when the server has confirmed: whatever is published from now on is heard.
+
+        Waits through a restart of the server; :class:`~ssot.errors.Unavailable` at the deadline.
+        """
         channel = self._log.channel(user_id)
         self._listeners[channel] = listener
         confirmed = self._confirmed.setdefault(channel, asyncio.get_running_loop().create_future())
+        deadline = self._client.settings.retry_deadline
         await self._send("SUBSCRIBE", channel)
-        await asyncio.shield(confirmed)
+        try:
+            async with asyncio.timeout(deadline):
+                await asyncio.shield(confirmed)
+        except TimeoutError:
+            raise Unavailable("Redis", deadline=deadline, cause="no subscription") from None
 
     async def unsubscribe(self, user_id: str, listener: Listener) -> None:
         """Hear no more of a user, unless another listener has taken this one's place."""

@@ -38,6 +38,7 @@ class Connection:
         self.id = connection_id
         self.socket = socket
         self.sent = 0
+        self.welcomed = asyncio.Event()
         self._feed = feed
         self._source = source
         self._stall_timeout = stall_timeout
@@ -73,6 +74,7 @@ class Connection:
                 )
             )
         )
+        self.welcomed.set()
         position = await self._catch_up(start, live)
         if not recovered and position == start:
             # Nothing of the log could say it: say where the client stands now.

@@ -230,7 +230,7 @@ class Node:
             lambda: sender.cancel(),
         )
         receiver = asyncio.create_task(
-            self._receive(socket, identity), name=f"receive {connection.id}"
+            self._receive(connection, identity), name=f"receive {connection.id}"
         )
         try:
             await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
@@ -245,7 +245,10 @@ class Node:
             if isinstance(result, Exception) and not isinstance(result, ConnectionClosed):
                 raise result
 
-    async def _receive(self, socket: ServerConnection, identity: Identity) -> None:
+    async def _receive(self, connection: Connection, identity: Identity) -> None:
+        # Whatever a hasty client has sent already is answered after its welcome.
+        await connection.welcomed.wait()
+        socket = connection.socket
         async for message in socket:
             self._messages += 1
             frame_id: str | None = None
@@ -262,7 +265,8 @@ class Node:
 
     async def _handle(self, frame: UserMessage | GetRun, identity: Identity) -> ServerFrame:
         if isinstance(frame, GetRun):
-            user = UserContext(identity.user_id, thread_id=frame.id, run_id=frame.run_id)
+            # A record is found by user and run; its thread is part of the answer.
+            user = UserContext(identity.user_id, thread_id="record", run_id=frame.run_id)
             return RunRecord(frame.id, await self._runs.get(user))
         with _tracer.start_as_current_span("websocket.message") as span:
             span.set_attribute("ssot.user_id", identity.user_id)

@@ -12,7 +12,7 @@ rebooted, or the log was trimmed), it sends ``reset`` before it goes on: never s
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -54,10 +54,13 @@ class CloseCode(IntEnum):
     TOO_SLOW = 4408
 
 
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+
+
 class UserMessage(msgspec.Struct, tag="user_message", forbid_unknown_fields=True, frozen=True):
     """Run an agent on a text. The same ``id`` sent again, on any connection, is the same run."""
 
-    id: str
+    id: _Id
     thread_id: str
     text: str
     agent: str
@@ -66,7 +69,7 @@ class UserMessage(msgspec.Struct, tag="user_message", forbid_unknown_fields=True
 class GetRun(msgspec.Struct, tag="get_run", forbid_unknown_fields=True, frozen=True):
     """Ask for the record of a run, which outlives its events."""
 
-    id: str
+    id: _Id
     run_id: str
 
 

@@ -1,6 +1,6 @@
 """The protocol page and the JSON Schema, made from the types that the code itself uses.
 
-``python -m ssot.websocket.reference`` writes ``docs/protocol.md`` and ``docs/protocol.schema.json``.
+``python -m ssot.websocket.reference`` writes both into ``docs/``.
 """
 
 from __future__ import annotations
