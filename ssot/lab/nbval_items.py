@@ -17,8 +17,9 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
-from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelManager, RunningKernel
+from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager, RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
 
 from ssot.lab.notebook import (
@@ -58,7 +59,9 @@ class _Kernel(RunningKernel):  # type: ignore[misc]
 
     def __init__(self, kernel_name: str, *, cwd: str, startup_timeout: float) -> None:
         # nbval leaves a kernel alone that is interrupted while it starts; here it ends at once.
-        self.km = NbvalKernelManager(kernel_name=kernel_name)
+        self.km = KernelManager(
+            kernel_name=kernel_name, kernel_spec_manager=NbvalKernelspecManager()
+        )
         self.km.start_kernel(stderr=subprocess.DEVNULL, cwd=cwd)
         self.kc = self.km.client()
         self.kc.start_channels()
