@@ -103,6 +103,7 @@ class ExecutionEngine:
             self._failed += 1
             emitter.emit("agent_failed", text=record["error"] or "")
         await sink.barrier()
+        _log.info("run %s of user %s: %s", context.run_id, context.user_id, record["state"])
 
     async def _work(
         self, command: RunCommand, context: UserContext, emitter: Emitter

@@ -35,7 +35,7 @@ from ssot.lab.asserts import RewriteAsserts, Seen
 from ssot.lab.checks import Check, Unexpected, Unknown
 from ssot.lab.parameters import check_parameters, injected_names, overrides
 from ssot.lab.processes import Process
-from ssot.lab.services import PostgresServer, RedisServer, ServiceError, Services
+from ssot.lab.services import PostgresServer, RedisServer, ServiceError, Services, Workspace
 from ssot.lab.site import Site
 from ssot.lab.tables import Table
 from ssot.lab.timeline import Timeline
@@ -85,7 +85,6 @@ async def open_lab(
         raise
     if shell is not None:
         lab.attach(shell)
-        lab.own_connection_file(shell)
     sys.stdout.write("PostgreSQL, Redis, auth, worker a and node a are up\n")
     return lab
 
@@ -134,8 +133,10 @@ class Lab:
 
     async def open(self) -> None:
         """Start the servers, then the platform: migration, auth, worker and node at once."""
+        workspace = await self._stack.enter_async_context(Workspace.open(self.notebook))
+        _remove_connection_file(workspace)
         self._site = site = await Site.open(
-            self.notebook,
+            workspace,
             services=self.parameters["services"],
             latency=self.parameters["latency_ms"] / 1000,
             stack=self._stack,
@@ -164,20 +165,6 @@ class Lab:
         ] + [RewriteAsserts()]
         shell.user_ns[RewriteAsserts.name] = Seen
         self._unexpected.attach()
-
-    def own_connection_file(self, shell: Any) -> None:
-        """Have the kernel's connection file removed with the lab, if it is a temporary one.
-
-        Who started the kernel removes it, unless killed; it holds the kernel's key. JupyterLab's
-        are in its runtime folder and are used again when a kernel is restarted: left alone.
-        """
-        if not hasattr(shell, "kernel"):
-            return
-        from ipykernel.connect import get_connection_file
-
-        path = Path(get_connection_file())
-        if path.is_file() and path.parent == Path(tempfile.gettempdir()):
-            self._at.workspace.at_end({"remove": str(path)})
 
     async def aclose(self) -> None:
         """Stop everything and remove everything. Idempotent."""
@@ -576,6 +563,21 @@ def _shell() -> Any:
     from IPython.core.getipython import get_ipython
 
     return get_ipython()
+
+
+def _remove_connection_file(workspace: Workspace) -> None:
+    """Have a temporary connection file of the kernel removed with the workspace.
+
+    Who started the kernel removes it, unless killed; it holds the kernel's key. JupyterLab's files
+    are in its runtime folder and are used again when a kernel is restarted: they are left alone.
+    """
+    if not hasattr(_shell(), "kernel"):
+        return
+    from ipykernel.connect import get_connection_file
+
+    path = Path(get_connection_file())
+    if path.is_file() and path.parent == Path(tempfile.gettempdir()):
+        workspace.at_end({"remove": str(path)})
 
 
 def _display(table: Table) -> None:

@@ -53,14 +53,12 @@ class Site:
 
     @classmethod
     async def open(
-        cls, title: str, *, services: Kind, latency: float, stack: AsyncExitStack
+        cls, workspace: Workspace, *, services: Kind, latency: float, stack: AsyncExitStack
     ) -> Site:
-        """Start or find the servers and create the database; ``stack`` removes it all.
+        """Start or find the servers and create the database; the workspace's end removes it all.
 
-        ``latency`` is in seconds, for a round trip to either server.
+        ``latency`` is in seconds, for a round trip to either server; ``stack`` ends its proxies.
         """
-        workspace = Workspace.open(title)
-        stack.push_async_callback(workspace.aclose)
         servers = await open_services(services, workspace)
         name = f"ssot_{secrets.token_hex(4)}"
         admin = servers.postgres.admin_url

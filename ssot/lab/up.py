@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from ssot.lab.services import Kind
+from ssot.lab.services import Kind, Workspace
 from ssot.lab.site import Site
 from ssot.platform import ROLES
 
@@ -22,8 +22,9 @@ async def up(services: Kind) -> AsyncIterator[Path]:
     leaving, however that comes about. The schema is left to ``python -m ssot.serve migrate``.
     """
     async with AsyncExitStack() as stack:
-        site = await Site.open("up", services=services, latency=0, stack=stack)
-        folder = site.workspace.root / "env"
+        workspace = await stack.enter_async_context(Workspace.open("up"))
+        site = await Site.open(workspace, services=services, latency=0, stack=stack)
+        folder = workspace.root / "env"
         folder.mkdir(mode=0o700)
         for role in ROLES:
             lines = [f"{name}={value}\n" for name, value in site.variables(role).items()]
