@@ -192,13 +192,17 @@ def up(
 
 def _up(services: Any, stop: threading.Event) -> None:
     import asyncio
+    from time import perf_counter
 
     from ssot.lab.up import up as bring_up
     from ssot.platform import ROLES
 
+    began = perf_counter()
+
     async def serve() -> None:
         async with bring_up(services) as folder:
-            print("PostgreSQL and Redis are up. The platform, one process a terminal:", flush=True)
+            print(f"PostgreSQL and Redis are up after {perf_counter() - began:.2f} s.", flush=True)
+            print("The platform, one process a terminal:", flush=True)
             for role in ROLES:
                 file = shlex.quote(str(folder / f"{role}.env"))
                 print(f"  env $(cat {file}) {sys.executable} -m ssot.serve {role}", flush=True)
