@@ -407,17 +407,14 @@ class Lab:
         self,
         areas: Mapping[str, Sequence[str]],
         *,
-        incidents: Mapping[str, int | Sequence[int]] | None = None,
+        incidents: Mapping[str, Sequence[int]] | None = None,
         not_shown: Sequence[str] = (),
     ) -> None:
         """Show the last table of a notebook: area, incidents, checks and their verdicts."""
-        by_check: dict[str, list[int]] = {}
-        for check_id, numbers in (incidents or {}).items():
-            by_check[check_id] = [numbers] if isinstance(numbers, int) else [*numbers]
         rows = []
         for area, check_ids in areas.items():
             for check_id in check_ids:
-                told = ", ".join(str(number) for number in by_check.get(check_id, ()))
+                told = ", ".join(str(number) for number in (incidents or {}).get(check_id, ()))
                 rows.append((area, check_id, told, self._verdicts.get(check_id, "not run")))
         _display(Table(("area", "check", "incident", "verdict"), rows))
         if not_shown:
