@@ -193,6 +193,11 @@ class Lab:
         """The URL of Redis as the platform uses it."""
         return self._at.redis_url
 
+    @property
+    def signing_key(self) -> str:
+        """The private key that the auth service signs with."""
+        return self._at.signing_key
+
     def process(self, role: str, name: str, environment: Mapping[str, str]) -> Process:
         """A process that is not started yet, with exactly this environment."""
         return Process(
