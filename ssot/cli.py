@@ -144,8 +144,8 @@ def author(
     written), 2 it could not be run.
     """
     from ssot.lab import author as authoring
-    from ssot.lab.engine import Stopped
     from ssot.lab.notebook import CannotRun, find
+    from ssot.lab.progress import Stopped
 
     failed = False
     with _stop_on_signals() as (stop, received):

@@ -18,9 +18,9 @@ import nbformat
 import papermill
 from nbformat import NotebookNode
 
-from ssot.lab.engine import Finished, Started
 from ssot.lab.execution import execute
 from ssot.lab.notebook import Notebook, Verdict, printed, read, tags
+from ssot.lab.progress import Finished, Started
 
 __all__ = ["Authored", "author"]
 

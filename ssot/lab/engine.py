@@ -1,4 +1,4 @@
-"""The papermill engine ``ssot``: what papermill calls, and what it reports of every cell.
+"""The papermill engine ``ssot``: what papermill calls.
 
 papermill loads this module through its entry point while papermill itself is still being imported,
 so nothing of papermill is imported here on top; :mod:`ssot.lab.execution` does the work.
@@ -6,48 +6,22 @@ so nothing of papermill is imported here on top; :mod:`ssot.lab.execution` does 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from nbformat import NotebookNode
 
-from ssot.errors import SsotError
-from ssot.lab.notebook import Check, Outcome
-
-__all__ = ["Engine", "Finished", "Started", "Stopped"]
-
-
-class Stopped(SsotError):
-    """The run was asked to stop; its kernel is gone, and what had finished is in the output."""
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A code cell has begun; ``check`` is None unless it is the cell of a check."""
-
-    cell_id: str
-    check: Check | None
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A code cell has ended, after ``seconds``; ``printed`` is its standard output."""
-
-    cell_id: str
-    check: Check | None
-    outcome: Outcome
-    seconds: float
-    printed: str
+__all__ = ["Engine"]
 
 
 class Engine:
     """Runs a notebook like papermill's own engine, and:
 
-    * calls ``progress`` with :class:`Started` and :class:`Finished` for every code cell, in the
+    * calls ``progress`` with :class:`~ssot.lab.progress.Started` and
+      :class:`~ssot.lab.progress.Finished` for every code cell, in the
       thread that executes; without it, each check is a line beside papermill's progress bar
     * runs nothing more after a failed cell that is no check, the setup first of all
     * once the :class:`threading.Event` ``stop`` is set, kills the kernel at once, writes what had
-      finished, and raises :class:`Stopped`
+      finished, and raises :class:`~ssot.lab.progress.Stopped`
     * with ``only``, ids of checks, leaves the cells of all other checks out
     * with ``kernel_log``, a binary file, sends there what the kernel writes outside of cells
 

@@ -20,9 +20,9 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.log import logger as papermill_logger
 
-from ssot.lab.engine import Engine, Finished, Started, Stopped
 from ssot.lab.kernel import KernelManager
 from ssot.lab.notebook import Check, Outcome, Verdict, checks, is_check, outcome, printed
+from ssot.lab.progress import Finished, Started, Stopped
 
 __all__ = ["Execution", "execute"]
 
@@ -40,7 +40,7 @@ def execute(path: Path, output: Path | None, **options: Any) -> NotebookNode:
     ``options`` are those of :func:`papermill.execute_notebook` and of the engine. It belongs into a
     thread of its own: the event loop that jupyter makes for a thread is closed afterwards.
     """
-    papermill_engines.register("ssot", Engine)  # also where the package is not installed
+    papermill_engines.register("ssot", Execution)  # also where the package is not installed
     try:
         executed: NotebookNode = papermill.execute_notebook(
             _literally(path),

@@ -25,7 +25,6 @@ from xml.etree import ElementTree as ET
 import nbclient.exceptions
 import papermill
 
-from ssot.lab.engine import Finished, Started, Stopped
 from ssot.lab.execution import execute
 from ssot.lab.notebook import (
     CannotRun,
@@ -37,6 +36,7 @@ from ssot.lab.notebook import (
     read,
     validate_parameters,
 )
+from ssot.lab.progress import Finished, Started, Stopped
 
 __all__ = ["CheckResult", "Event", "NotebookResult", "Run", "run"]
 
