@@ -89,7 +89,9 @@ class RedisClient:
             protocol=2,
             decode_responses=False,
             socket_connect_timeout=settings.timeout,
-            socket_timeout=settings.timeout,
+            # `call` has the timeout. redis-py would send inside asyncio.wait_for, which on Python
+            # 3.11 loses a cancellation that arrives as it returns (python/cpython#86296).
+            socket_timeout=None,
             # Trying again is done in one place, with one deadline: `call`.
             retry=Retry(NoBackoff(), 0),
             redis_connect_func=self._verify,
@@ -124,12 +126,18 @@ class RedisClient:
     ) -> T:
         """Run an idempotent command, again after a lost connection, until the deadline.
 
-        ``command`` receives the attempt's number. Raises :class:`Unavailable` at the deadline and
+        Each attempt may take ``timeout`` seconds of the settings; ``command`` receives its number.
+        Raises :class:`Unavailable` at the deadline, and
         :class:`~ssot.errors.AuthenticationError` when the server refuses the password.
         """
+
+        async def attempt(number: int) -> T:
+            async with asyncio.timeout(self.settings.timeout):
+                return await command(number)
+
         try:
             return await retry(
-                command,
+                attempt,
                 what="Redis",
                 on=is_transient,
                 deadline=deadline or self.settings.retry_deadline,

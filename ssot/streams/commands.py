@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -66,10 +67,10 @@ class CommandStream:
         block = max(int(min(abandoned_after / 2, self._client.settings.timeout / 2) * 1000), 1)
         while True:
             try:
-                for claim in await self._abandoned(worker, idle):
-                    yield claim
-                for claim in await self._new(worker, block):
-                    yield claim
+                # A server that is gone without a word must not hold this loop for ever.
+                async with asyncio.timeout(self._client.settings.timeout):
+                    claims = await self._abandoned(worker, idle)
+                    claims += await self._new(worker, block)
             except ResponseError as error:
                 if "NOGROUP" not in str(error):
                     raise
@@ -78,6 +79,9 @@ class CommandStream:
                 if not is_transient(error):
                     raise
                 await self._client.call(lambda _: self._client.ping(), deadline=float("inf"))
+            else:
+                for claim in claims:
+                    yield claim
 
     async def finish(self, claim: Claim) -> None:
         """Forget a command: what it asked for is durable. Waits through a restart."""
