@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -17,6 +18,7 @@ __all__ = [
     "LogEntry",
     "Payload",
     "Position",
+    "check_json",
     "decode_event",
     "encode_event",
     "event_types",
@@ -153,6 +155,19 @@ def encode_event(event: AgentEvent) -> bytes:
         raise NotSerializable(
             f"{event.type} of run {event.run_id}: its payload cannot be sent as JSON: {error}"
         ) from error
+
+
+def check_json(value: Any, what: str) -> None:
+    """Raise :class:`NotSerializable`, naming ``what``, unless PostgreSQL and clients can hold it.
+
+    Stricter than what an event may carry: no set, no NaN, no infinity, and no NUL in a text.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NotSerializable(f"{what} has no JSON: {error}") from error
+    if "\\u0000" in text:
+        raise NotSerializable(f"{what} holds a NUL character, which PostgreSQL's JSON cannot")
 
 
 def decode_event(body: bytes) -> AgentEvent:

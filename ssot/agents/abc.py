@@ -30,6 +30,9 @@ class EventSink(Protocol):
     def emit(self, event: AgentEvent) -> None:
         """Queue an event, in order; raises when it has no JSON or an earlier one was refused."""
 
+    def replaying(self) -> None:
+        """From now on look for each event in the log before appending it."""
+
     async def barrier(self) -> None:
         """Return when everything emitted is durable; raises when one was refused."""
 
@@ -51,8 +54,8 @@ class Transactions(Protocol):
 class Runs(Protocol):
     """The durable records of runs."""
 
-    async def begin(self, user: UserContext, *, agent: str) -> dict[str, Any]:
-        """Record that the run is under way, unless it is recorded already; returns the record."""
+    async def begin(self, user: UserContext, *, agent: str) -> tuple[dict[str, Any], bool]:
+        """The record of the run, and whether it was there before; made if it was not."""
 
     async def finish(
         self, user: UserContext, *, state: str, result: dict[str, Any] | None, error: str | None
@@ -106,5 +109,5 @@ class Leases(Protocol):
 class Sinks(Protocol):
     """Makes the sink of each run."""
 
-    def sink(self, *, user_id: str, run_id: str, token: int, again: bool = False) -> EventSink:
+    def sink(self, *, user_id: str, run_id: str, token: int) -> EventSink:
         """The sink of one run, under its fencing token."""

@@ -17,7 +17,8 @@ from ssot.agents.tools import ToolDispatcher
 from ssot.commands import RunCommand
 from ssot.configuration import AgentSettings
 from ssot.context import UserContext
-from ssot.errors import AgentFailed, Fenced, SsotError
+from ssot.errors import Fenced, SsotError
+from ssot.events import check_json
 
 __all__ = ["EngineStatistics", "ExecutionEngine"]
 
@@ -92,7 +93,9 @@ class ExecutionEngine:
 
     async def _run(self, command: RunCommand, context: UserContext, sink: EventSink) -> None:
         emitter = Emitter(sink, context=context, agent=command.agent)
-        record = await self._runs.begin(context, agent=command.agent)
+        record, begun_before = await self._runs.begin(context, agent=command.agent)
+        if begun_before:
+            sink.replaying()
         emitter.emit("agent_started", text=command.text)
         if record["state"] == "running":
             record = await self._work(command, context, emitter)
@@ -110,8 +113,9 @@ class ExecutionEngine:
     ) -> dict[str, Any]:
         """Run the agent and record how it ended."""
         end: dict[str, Any]
+        timer = asyncio.timeout(self._settings.run_timeout)
         try:
-            async with asyncio.timeout(self._settings.run_timeout):
+            async with timer:
                 agent = await self._registry.create(command.agent, context)
                 tools = ToolDispatcher(
                     agent.tools,
@@ -121,25 +125,25 @@ class ExecutionEngine:
                     timeout=self._settings.tool_timeout,
                 )
                 result = await agent.run(command.text, _Session(context, tools, emitter))
+            check_json(result, f"the result of agent {command.agent!r}")
             end = {"state": "completed", "result": result, "error": None}
         except Fenced:
             raise
-        except TimeoutError:
-            limit = f"{self._settings.run_timeout:g}"
-            end = {
-                "state": "failed",
-                "result": None,
-                "error": f"the run took longer than {limit} s",
-            }
         except SsotError as error:
-            end = {"state": "failed", "result": None, "error": str(error)}
+            end = _failed(str(error))
         except Exception as error:
-            # The user is told that it failed; what an agent raised may hold anything.
-            _log.exception("agent %s failed in run %s", command.agent, context.run_id)
-            failure = AgentFailed(f"the agent {command.agent!r} raised {type(error).__name__}")
-            end = {"state": "failed", "result": None, "error": str(failure)}
+            if timer.expired():
+                end = _failed(f"the run took longer than {self._settings.run_timeout:g} s")
+            else:
+                # The user is told that it failed; what an agent raised may hold anything.
+                _log.exception("agent %s failed in run %s", command.agent, context.run_id)
+                end = _failed(f"the agent {command.agent!r} raised {type(error).__name__}")
         await self._runs.finish(context, **end)
         return end
+
+
+def _failed(error: str) -> dict[str, Any]:
+    return {"state": "failed", "result": None, "error": error}
 
 
 class _Session:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ssot.agents.abc import Transactions
 from ssot.agents.emitter import Emitter
 from ssot.context import UserContext
-from ssot.errors import AgentFailed, PermissionDenied, ProtocolError
+from ssot.errors import AgentFailed, PermissionDenied, ProtocolError, SsotError
 
 __all__ = ["Tool", "ToolDispatcher"]
 
@@ -70,16 +70,30 @@ class ToolDispatcher:
             checked = msgspec.convert(arguments, tool.arguments)
         except msgspec.ValidationError as error:
             raise ProtocolError(f"the tool {name!r} refused its arguments: {error}") from None
+        timer = asyncio.timeout(self._timeout)
         index = self._emitter.emit("tool_executing", tool=name, data=dict(arguments))
         try:
-            async with asyncio.timeout(self._timeout):
+            async with timer:
                 result = await self._transactions.run_transaction(
                     self._context,
                     lambda session: tool.body(session, checked),
                     # The same call of a replayed run returns what it returned the first time.
                     key=f"{self._context.run_id}:{index}",
                 )
-        except TimeoutError:
-            raise AgentFailed(f"the tool {name!r} took longer than {self._timeout:g} s") from None
+        except Exception as error:
+            failure = self._failure(name, error, timed_out=timer.expired())
+            # The pair is closed, so that an agent may catch the failure and go on.
+            self._emitter.emit("tool_completed", tool=name, data={"error": str(failure)})
+            if failure is error:
+                raise
+            raise failure from error
         self._emitter.emit("tool_completed", tool=name, data={"result": result})
         return result
+
+    def _failure(self, name: str, error: Exception, *, timed_out: bool) -> SsotError:
+        if timed_out:
+            return AgentFailed(f"the tool {name!r} took longer than {self._timeout:g} s")
+        if isinstance(error, SsotError):
+            return error
+        # The message goes to the user; what a tool raised may hold anything.
+        return AgentFailed(f"the tool {name!r} raised {type(error).__name__}")

@@ -124,9 +124,7 @@ class Worker:
         if claim.again:
             self._taken_over += 1
             _log.info("took over run %s from a silent worker", command.run_id)
-        sink = self._sinks.sink(
-            user_id=command.user_id, run_id=command.run_id, token=lease.token, again=claim.again
-        )
+        sink = self._sinks.sink(user_id=command.user_id, run_id=command.run_id, token=lease.token)
         run = asyncio.create_task(self._engine.execute(command, sink), name=f"run {command.run_id}")
         renewing = asyncio.create_task(self._renew(lease, run), name=f"renew {command.run_id}")
         try:

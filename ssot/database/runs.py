@@ -24,22 +24,27 @@ class RunRecords:
     def __init__(self, database: DatabaseManager) -> None:
         self._database = database
 
-    async def begin(self, user: UserContext, *, agent: str) -> dict[str, Any]:
-        """Record that the run is under way, unless it is recorded already; returns the record."""
+    async def begin(self, user: UserContext, *, agent: str) -> tuple[dict[str, Any], bool]:
+        """The record of the run, and whether it was there before; made if it was not.
 
-        async def body(session: AsyncSession) -> dict[str, Any]:
-            await session.execute(
+        Whoever is told that it was there may not be the first to work on the run. So may the
+        first one, when its commit was replayed; then it takes itself for a second, which is safe.
+        """
+
+        async def body(session: AsyncSession) -> tuple[dict[str, Any], bool]:
+            made = await session.scalar(
                 insert(Run)
                 .values(
                     run_id=user.run_id,
                     user_id=user.user_id,
                     thread_id=user.thread_id,
-                    agent=agent,
+                    agent=_storable(agent),
                     state="running",
                 )
                 .on_conflict_do_nothing()
+                .returning(Run.run_id)
             )
-            return _record(await session.get_one(Run, user.run_id))
+            return _record(await session.get_one(Run, user.run_id)), made is None
 
         return await self._database.run_transaction(user, body)
 
@@ -53,7 +58,10 @@ class RunRecords:
                 update(Run)
                 .where(Run.run_id == user.run_id, Run.state.not_in(FINISHED))
                 .values(
-                    state=state, result=result, error=error, finished_at=dt.datetime.now(dt.UTC)
+                    state=state,
+                    result=result,
+                    error=_storable(error) if error else error,
+                    finished_at=dt.datetime.now(dt.UTC),
                 )
             )
 
@@ -67,6 +75,11 @@ class RunRecords:
             return _record(run) if run else None
 
         return await self._database.run_transaction(user, body)
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text holds every character but NUL."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
 def _record(run: Run) -> dict[str, Any]:

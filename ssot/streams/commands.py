@@ -50,10 +50,14 @@ class CommandStream:
         A repeated ``message_id`` of the same user returns the first run's id and queues nothing.
         Waits through a restart of the server.
         """
-        keys = [self._key, self._client.key("message", command.user_id, command.message_id)]
+        keys = [self._key, self._message(command)]
         args: list[str | bytes | int] = [command.run_id, encode_command(command), _REMEMBERED]
         answer: bytes = await self._client.call(lambda _: self._submit(keys=keys, args=args))
         return answer.decode()
+
+    def _message(self, command: RunCommand) -> str:
+        # A user's id has no slash, so that no two pairs make one key.
+        return self._client.key("message", f"{command.user_id}/{command.message_id}")
 
     async def claims(self, worker: str, *, abandoned_after: float) -> AsyncIterator[Claim]:
         """Commands for this worker, for ever: new ones, and those whose worker fell silent.
@@ -102,12 +106,18 @@ class CommandStream:
                 raise
 
     async def _abandoned(self, worker: str, idle: int) -> list[Claim]:
-        answer: Any = await self._client.redis.xautoclaim(
-            self._key, _GROUP, worker, idle, "0-0", count=16
-        )
-        return [
-            Claim(entry.decode(), fields[b"c"], again=True) for entry, fields in answer[1] if fields
-        ]
+        claims: list[Claim] = []
+        cursor = b"0-0"
+        while True:
+            answer: Any = await self._client.redis.xautoclaim(
+                self._key, _GROUP, worker, idle, cursor, count=100
+            )
+            claims += [
+                Claim(entry.decode(), fields[b"c"], again=True) for entry, fields in answer[1]
+            ]
+            cursor = answer[0]
+            if cursor == b"0-0":
+                return claims
 
     async def _new(self, worker: str, block: int) -> list[Claim]:
         answer: Any = await self._client.redis.xreadgroup(

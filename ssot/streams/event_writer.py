@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from dataclasses import dataclass
 
-from ssot.errors import LimitExceeded, SsotError
+from ssot.errors import LimitExceeded, SsotError, Unavailable
 from ssot.events import AgentEvent, encode_event
 from ssot.streams.event_log import Append, EventLog
 
@@ -30,14 +30,12 @@ class WriterStatistics:
 class RunSink:
     """Where one run's events go, under its fencing token."""
 
-    def __init__(
-        self, writer: EventWriter, *, user_id: str, run_id: str, token: int, again: bool
-    ) -> None:
+    def __init__(self, writer: EventWriter, *, user_id: str, run_id: str, token: int) -> None:
         self._writer = writer
         self.user_id = user_id
         self.run_id = run_id
         self.token = token
-        self.again = again
+        self._again = False
         self.failure: SsotError | None = None
 
     def emit(self, event: AgentEvent) -> None:
@@ -50,7 +48,11 @@ class RunSink:
         if self.failure is not None:
             raise self.failure
         body = encode_event(event)
-        self._writer.put(self, Append(event.id, self.run_id, self.token, body, self.again))
+        self._writer.put(self, Append(event.id, self.run_id, self.token, body, self._again))
+
+    def replaying(self) -> None:
+        """An earlier worker may have emitted some of the events: look for each in the log."""
+        self._again = True
 
     async def barrier(self) -> None:
         """Return when everything emitted so far is in the log; raises the run's failure."""
@@ -95,12 +97,18 @@ class EventWriter:
             await self._task
             self._task = None
 
-    def sink(self, *, user_id: str, run_id: str, token: int, again: bool = False) -> RunSink:
-        """The sink of one run. ``again``: an earlier worker may have emitted some of its events."""
-        return RunSink(self, user_id=user_id, run_id=run_id, token=token, again=again)
+    def sink(self, *, user_id: str, run_id: str, token: int) -> RunSink:
+        """The sink of one run."""
+        return RunSink(self, user_id=user_id, run_id=run_id, token=token)
 
     def put(self, sink: RunSink, event: Append) -> None:
-        """Queue one encoded event; raises :class:`LimitExceeded` when the queue is full."""
+        """Queue one encoded event.
+
+        Raises :class:`LimitExceeded` when the queue is full, and
+        :class:`~ssot.errors.Unavailable` once the writer is closed.
+        """
+        if self._closing:
+            raise Unavailable("the event writer", deadline=0, cause="it is closed")
         waiting = self._queued_total - self._done_total
         if waiting >= self._capacity:
             raise LimitExceeded(

@@ -34,7 +34,9 @@ return 1
 """
 
 _RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+if redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('GET', KEYS[2]) == ARGV[2] then
+  return redis.call('DEL', KEYS[1])
+end
 return 0
 """
 
@@ -84,9 +86,8 @@ class Leases:
 
     async def release(self, lease: Lease) -> None:
         """Give the lease back, if it is still ours."""
-        await self._client.call(
-            lambda _: self._release(keys=self._keys(lease.name)[:1], args=[lease.holder])
-        )
+        args: list[str | int] = [lease.holder, lease.token]
+        await self._client.call(lambda _: self._release(keys=self._keys(lease.name), args=args))
 
     @property
     def _milliseconds(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from redis.asyncio import Connection
 
-from ssot.errors import Unavailable
+from ssot.errors import SsotError, Unavailable
 from ssot.events import Position
 from ssot.streams.client import RedisClient, is_transient
 from ssot.streams.event_log import EventLog
@@ -18,6 +18,8 @@ from ssot.streams.event_log import EventLog
 __all__ = ["Listener", "Subscriber"]
 
 _log = logging.getLogger(__name__)
+
+_REFUSED_PAUSE = 0.5
 
 
 class Listener(Protocol):
@@ -106,9 +108,7 @@ class Subscriber:
 
     async def _run(self) -> None:
         while True:
-            connection = await self._client.call(
-                lambda _: self._client.dedicated(), deadline=float("inf")
-            )
+            connection = await self._connect()
             try:
                 await self._listen(connection)
             except Exception as error:
@@ -119,6 +119,17 @@ class Subscriber:
                 self._connection = None
                 with contextlib.suppress(Exception):
                     await connection.disconnect(nowait=True)
+
+    async def _connect(self) -> Connection:
+        while True:
+            try:
+                return await self._client.call(
+                    lambda _: self._client.dedicated(), deadline=float("inf")
+                )
+            except SsotError as error:
+                # A password that was rotated on the server first: it may fit again.
+                _log.warning("no link to Redis: %s", error)
+                await asyncio.sleep(_REFUSED_PAUSE)
 
     async def _listen(self, connection: Connection) -> None:
         self._heard = asyncio.get_running_loop().time()
