@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ssot.errors import ProtocolError, VersionMismatch
+from ssot.wire import read_versioned
 
 __all__ = ["COMMAND_VERSION", "RunCommand", "decode_command", "encode_command"]
 
@@ -38,15 +38,10 @@ def encode_command(command: RunCommand) -> bytes:
 
 def decode_command(body: bytes) -> RunCommand:
     """The command of a stream entry; raises on another version and on malformed JSON."""
-    try:
-        command = _decoder.decode(body)
-    except msgspec.DecodeError as error:
-        raise ProtocolError(f"not a run command: {error}") from error
-    if command.v != COMMAND_VERSION:
-        raise VersionMismatch(
-            "run commands",
-            ours=COMMAND_VERSION,
-            theirs=command.v,
-            advice="deploy workers before nodes",
-        )
-    return command
+    return read_versioned(
+        _decoder,
+        body,
+        version=COMMAND_VERSION,
+        what="a run command",
+        advice="deploy workers before nodes",
+    )

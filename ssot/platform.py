@@ -64,6 +64,7 @@ async def open_role(name: str, environment: IsolatedEnvironment) -> AsyncIterato
     if name not in builders:
         raise SettingsError([f"no role {name!r}; there are {', '.join(ROLES)}"])
     async with AsyncExitStack() as stack:
+        stack.callback(_log.info, "%s: stopped", name)
         database = DatabaseManager(
             configuration.settings.database, name=f"ssot-{configuration.service}"
         )
@@ -72,9 +73,10 @@ async def open_role(name: str, environment: IsolatedEnvironment) -> AsyncIterato
         _log.info("3/5 database: connected, the schema fits")
         role = await builders[name](configuration, database, stack)
         _log.info("5/5 %s: up%s", name, f" at {role.address}" if role.address else "")
-        yield role
-        _log.info("%s: stopping", name)
-    _log.info("%s: stopped", name)
+        try:
+            yield role
+        finally:
+            _log.info("%s: stopping", name)
 
 
 async def _auth(

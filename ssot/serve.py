@@ -73,18 +73,21 @@ async def _serve(name: str, environment: IsolatedEnvironment, *, until_eof: bool
             lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
         )
         asyncio.create_task(reader.read(), name="until eof").add_done_callback(lambda _: stop.set())
+    running = asyncio.create_task(_run(name, environment), name=name)
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    # Also in the middle of its start: whatever is open by then is closed in order.
+    running.cancel()
+    stopped.cancel()
+    (result, _) = await asyncio.gather(running, stopped, return_exceptions=True)
+    if isinstance(result, Exception):
+        raise result
+
+
+async def _run(name: str, environment: IsolatedEnvironment) -> None:
     async with open_role(name, environment) as role:
         _ready(name, role.address)
-        failed = asyncio.ensure_future(role.failed())
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if failed.done():
-                failed.result()
-        finally:
-            failed.cancel()
-            stopped.cancel()
-            await asyncio.gather(failed, stopped, return_exceptions=True)
+        await role.failed()
 
 
 async def _end_of_input() -> asyncio.Task[bytes]:

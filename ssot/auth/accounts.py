@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -16,6 +17,7 @@ from ssot.errors import AuthenticationError, ProtocolError
 __all__ = ["Accounts"]
 
 _REFUSED = "wrong name or password"
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Accounts:
@@ -31,7 +33,7 @@ class Accounts:
         """Create an account; returns its user id. :class:`ProtocolError` when the name is taken."""
         if not 1 <= len(name) <= 200 or not name.isprintable():
             raise ProtocolError("a name has 1 to 200 printable characters")
-        if not 8 <= len(password) <= 1000:
+        if not 8 <= len(password) <= 1000 or _SURROGATES.search(password):
             raise ProtocolError("a password has 8 to 1000 characters")
         hashed = await asyncio.to_thread(hash_password, password, log_n=self._log_n)
         user_id = new_id("user")
@@ -57,7 +59,8 @@ class Accounts:
             row = (await session.execute(columns)).one_or_none()
             return (row.user_id, row.password_hash) if row else None
 
-        found = await self._database.run_transaction(None, body)
+        # Nobody has a name that could not be created, and PostgreSQL would refuse some of them.
+        found = await self._database.run_transaction(None, body) if name.isprintable() else None
         user_id, stored = found or ("", self._nobody)
         if not await asyncio.to_thread(matches, password, stored) or not found:
             raise AuthenticationError(_REFUSED)

@@ -56,12 +56,13 @@ class TokenVerifier:
         return verify(token, self._keys, self._tokens)
 
     async def _fetch(self, kid: str) -> None:
+        arrived = asyncio.get_running_loop().time()
         async with self._fetching:
-            now = asyncio.get_running_loop().time()
-            if kid in self._keys:
+            # A fetch that began after this token came would have brought its key.
+            if kid in self._keys or self._fetched > arrived:
                 return
-            # Not refused at once: the key may be younger than the last fetch.
-            await asyncio.sleep(self._fetched + _REFETCH_AFTER - now)
+            await asyncio.sleep(self._fetched + _REFETCH_AFTER - arrived)
+            began = asyncio.get_running_loop().time()
             try:
                 answer = await self._http.get(self._url)
                 answer.raise_for_status()
@@ -71,4 +72,4 @@ class TokenVerifier:
                     "the auth service", deadline=_TIMEOUT, cause=repr(error)
                 ) from error
             self._keys = {key["kid"]: key for key in keys}
-            self._fetched = asyncio.get_running_loop().time()
+            self._fetched = began

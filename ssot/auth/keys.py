@@ -39,7 +39,8 @@ class SigningKey:
 
     def __init__(self, encoded: str) -> None:
         try:
-            raw = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+            padded = encoded + "=" * (-len(encoded) % 4)
+            raw = base64.b64decode(padded, altchars=b"-_", validate=True)
             self._key = Ed25519PrivateKey.from_private_bytes(raw)
         except ValueError:
             raise SettingsError(

@@ -29,7 +29,8 @@ def _derive(password: str, salt: bytes, log_n: int) -> bytes:
     # OpenSSL refuses to use more than `maxmem`; it needs 128 * n * r bytes and a little.
     n = 1 << log_n
     return hashlib.scrypt(
-        password.encode(),
+        # JSON can carry lone surrogates; they are part of the password like any other character.
+        password.encode("utf-8", "surrogatepass"),
         salt=salt,
         n=n,
         r=_R,

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from opentelemetry import propagate, trace
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -17,6 +18,7 @@ from ssot.configuration import TokenSettings
 from ssot.database import DatabaseManager
 from ssot.errors import AuthenticationError, LimitExceeded, ProtocolError, Unavailable
 from ssot.health import merge
+from ssot.wire import read_json
 
 __all__ = ["auth_app"]
 
@@ -26,6 +28,9 @@ _tracer = trace.get_tracer("ssot.auth")
 class _Credentials(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     password: str
+
+
+_credentials_decoder = msgspec.json.Decoder(_Credentials)
 
 
 def auth_app(
@@ -82,15 +87,19 @@ def auth_app(
             ProtocolError: _answer(400),
             LimitExceeded: _answer(503),
             Unavailable: _answer(503),
+            HTTPException: _answer_http,
         },
     )
 
 
 async def _credentials(request: Request) -> _Credentials:
-    try:
-        return msgspec.json.decode(await request.body(), type=_Credentials)
-    except msgspec.DecodeError as error:
-        raise ProtocolError(f"the body must be {{name, password}} as JSON: {error}") from None
+    return read_json(_credentials_decoder, await request.body(), what="{name, password} as JSON")
+
+
+async def _answer_http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    body = {"error": error.detail}
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
 def _answer(status: int) -> Any:

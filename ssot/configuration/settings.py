@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -35,7 +36,9 @@ def variable(name: str, default: Any = ..., /, *, what: str, **limits: Any) -> A
 class Section(BaseModel):
     """A group of settings: typed, frozen, and strict about names it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class DatabaseSettings(Section):
@@ -118,6 +121,14 @@ class AuthSettings(Section):
     signing_key: SecretStr = variable(
         "AUTH_SIGNING_KEY", what="Ed25519 private key that signs tokens: 32 bytes, base64url"
     )
+
+    @field_validator("signing_key")
+    @classmethod
+    def _ed25519(cls, key: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{43}=?", key.get_secret_value()):
+            raise ValueError("must be 32 bytes in base64url: 43 characters")
+        return key
+
     host: str = variable("AUTH_HOST", "127.0.0.1", what="address to listen on")
     port: int = variable(
         "AUTH_PORT", 8081, what="port to listen on; 0: any free one", ge=0, le=65535
@@ -160,8 +171,12 @@ class NodeSettings(Section):
     @field_validator("auth_url")
     @classmethod
     def _http(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if not good:
             raise ValueError("must be http://host:port or https://host:port")
         return url.rstrip("/")
 
@@ -221,8 +236,12 @@ def _checked_url(url: SecretStr, schemes: set[str], *, needs_path: str = "") -> 
     try:
         parts = urlsplit(url.get_secret_value())
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"is not a URL: {str(error).partition(':')[0]}") from None
+    except ValueError:
+        # The standard library's message repeats what it could not read.
+        raise ValueError(
+            "is not a URL whose port is a number; "
+            "a password with / ? # @ : in it must be percent-encoded"
+        ) from None
     if parts.scheme not in schemes:
         raise ValueError(f"must begin with {' or '.join(f'{s}://' for s in sorted(schemes))}")
     if not parts.hostname:

@@ -25,6 +25,7 @@ from ssot.errors import (
     AuthenticationError,
     LimitExceeded,
     PermissionDenied,
+    SsotError,
     Unavailable,
     VersionMismatch,
 )
@@ -39,6 +40,9 @@ SCHEMA_VERSION = "0001"
 """The migration that this code needs; a database at any other is refused, naming both."""
 
 _tracer = trace.get_tracer("ssot.database")
+
+# For this transaction only: the next one on the same connection begins without a user.
+_SET_USER = text("SELECT set_config('ssot.user_id', :user, true)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +108,10 @@ class DatabaseManager:
         """
         session = self._sessions()
         try:
-            self._waiting += 1
-            try:
-                await session.execute(
-                    text("SELECT set_config('ssot.user_id', :user, true)"),
-                    {"user": user.user_id if user else ""},
-                )
-            finally:
-                self._waiting -= 1
+            await self._acquire(session)
+            await session.execute(_SET_USER, {"user": user.user_id if user else ""})
             yield session
             await session.commit()
-        except PoolTimeout:
-            raise self._exhausted() from None
         finally:
             # Shielded, so that a cancelled task still gives its connection back.
             await asyncio.shield(session.close())
@@ -158,21 +154,12 @@ class DatabaseManager:
         with _tracer.start_as_current_span("database.transaction") as span:
             if user is not None:
                 span.set_attribute("ssot.user_id", user.user_id)
-            try:
-                return await retry(
-                    attempt,
-                    what="PostgreSQL",
-                    on=is_transient,
-                    deadline=deadline or self.settings.retry_deadline,
-                )
-            except (DBAPIError, OSError) as error:
-                if isinstance(error, DBAPIError) and is_refused(error):
-                    raise _refused() from None
-                raise
-            except Exception as error:
-                if is_refused(error):
-                    raise _refused() from None
-                raise
+            return await retry(
+                attempt,
+                what="PostgreSQL",
+                on=is_transient,
+                deadline=deadline or self.settings.retry_deadline,
+            )
 
     async def wait_for_schema(self, *, deadline: float) -> None:
         """Return once the schema is the one that this code needs.
@@ -209,10 +196,6 @@ class DatabaseManager:
             if isinstance(error.__cause__, _Behind):
                 raise _mismatch(found) from None
             raise
-        except Exception as error:
-            if is_refused(error):
-                raise _refused() from None
-            raise
 
     async def health(self) -> Health:
         """A real round trip with its time, within the acquire timeout."""
@@ -222,7 +205,7 @@ class DatabaseManager:
             async with asyncio.timeout(self.settings.acquire_timeout):
                 async with self.session(None) as session:
                     await session.scalar(text("SELECT 1"))
-        except (DBAPIError, OSError, TimeoutError, LimitExceeded) as error:
+        except (DBAPIError, OSError, SsotError) as error:
             return Health(name="database", status="down", reason=type(error).__name__)
         return Health(name="database", status="ok", latency=loop.time() - start)
 
@@ -233,10 +216,23 @@ class DatabaseManager:
             size=pool.size(),
             open=pool.checkedin() + pool.checkedout(),
             in_use=pool.checkedout(),
-            waiting=max(self._waiting - 1, 0),
+            waiting=self._waiting,
             committed=self._committed,
             replayed=self._replayed,
         )
+
+    async def _acquire(self, session: AsyncSession) -> None:
+        self._waiting += 1
+        try:
+            await session.connection()
+        except PoolTimeout:
+            raise self._exhausted() from None
+        except DBAPIError as error:
+            if is_refused(error):
+                raise _refused() from None
+            raise
+        finally:
+            self._waiting -= 1
 
     async def _once(
         self,
@@ -264,9 +260,9 @@ class DatabaseManager:
         now = self.statistics()
         return LimitExceeded(
             f"no database connection within {self.settings.acquire_timeout:g} s: "
-            f"pool of {now.size}, {now.in_use} in use, {now.waiting + 1} waiting",
+            f"pool of {now.size}, {now.in_use} in use, {now.waiting} waiting",
             limit=now.size,
-            observed=now.in_use + now.waiting + 1,
+            observed=now.in_use + now.waiting,
         )
 
 

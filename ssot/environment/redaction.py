@@ -17,7 +17,11 @@ _SECRET_NAME = re.compile(
     r"(^|_)(SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIALS?|PRIVATE|APIKEY|DSN)(_|$)|(^|_)KEY$|_KEY_",
     re.IGNORECASE,
 )
-_URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s:/@]*:)(?P<password>[^\s/]+)@", re.I)
+# Up to the last @ of the word: a password that should have been encoded may hold / and @ itself.
+_URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s:/@]*:)\S+@", re.IGNORECASE)
+_QUERY_PASSWORD = re.compile(
+    r"(?P<head>[?&](?:password|passwd|secret|token|sslpassword)=)[^&\s]+", re.IGNORECASE
+)
 _SHORTEST = 8
 
 
@@ -28,7 +32,8 @@ def is_secret_name(name: str) -> bool:
 
 def mask_url(text: str) -> str:
     """The text with the password of every URL in it masked."""
-    return _URL_PASSWORD.sub(lambda m: f"{m['head']}{MASK}@", text)
+    text = _URL_PASSWORD.sub(lambda m: f"{m['head']}{MASK}@", text)
+    return _QUERY_PASSWORD.sub(lambda m: f"{m['head']}{MASK}", text)
 
 
 class Redactor:
@@ -65,7 +70,12 @@ class RedactingFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Clean the record in place; never drops one."""
-        record.msg, record.args = self._redactor(record.getMessage()), ()
+        try:
+            message = record.getMessage()
+        except Exception:
+            # A log call with wrong arguments is a mistake, and no reason to fail its caller.
+            message = f"{record.msg} {record.args!r}"
+        record.msg, record.args = self._redactor(message), ()
         if record.exc_info:
             record.exc_text = self._redactor(self._formatter.formatException(record.exc_info))
         return True
@@ -91,4 +101,5 @@ def _encodings(value: str) -> set[str]:
         encoded.rstrip("="),
         base64.urlsafe_b64encode(value.encode()).decode().rstrip("="),
         json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
     }

@@ -95,6 +95,7 @@ class Client:
         self._socket: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
+        self._ended = False
         self._received = self._duplicates = self._connects = self._resets = 0
 
     async def __aenter__(self) -> Client:
@@ -116,11 +117,16 @@ class Client:
             answer.cancel()
         if self._socket is not None:
             await self._socket.close()
+        self._ended = True
         with contextlib.suppress(asyncio.QueueFull):
             self._events.put_nowait(None)
 
     async def __aiter__(self) -> AsyncIterator[Received]:
-        while (received := await self._events.get()) is not None:
+        # A full queue has no place for the mark at its end.
+        while not (self._ended and self._events.empty()):
+            received = await self._events.get()
+            if received is None:
+                break
             yield received
         if self._failure is not None:
             raise self._failure
@@ -149,6 +155,8 @@ class Client:
     async def _ask(self, frame: ClientFrame) -> Any:
         if self._failure is not None:
             raise self._failure
+        if frame.id in self._pending:
+            return await asyncio.shield(self._pending[frame.id][1])
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._pending[frame.id] = (frame, answer)
         try:
@@ -235,6 +243,8 @@ class Client:
                         await socket.send(encode(frame), text=True)
                     async for message in socket:
                         await self._take(message)
+                if socket.close_code == CloseCode.TOO_BIG:
+                    self._refuse_largest()
                 if socket.close_code == CloseCode.TOKEN_EXPIRED:
                     raise AuthenticationError("the token has expired")
                 socket = await self._connect()
@@ -245,6 +255,12 @@ class Client:
                     answer.set_exception(error)
             await self._events.put(None)
 
+    def _refuse_largest(self) -> None:
+        """Sent again, it would only close the next connection."""
+        if self._pending:
+            frame, _ = max(self._pending.values(), key=lambda pending: len(encode(pending[0])))
+            self._resolve(frame.id, error=ProtocolError("the message is too large for the node"))
+
     async def _take(self, message: str | bytes) -> None:
         frame = decode_server(message)
         if isinstance(frame, Event):
@@ -252,9 +268,11 @@ class Client:
             if self.position is not None and position <= self.position:
                 self._duplicates += 1
                 return
-            self.position = position
+            received = Received(position, decode_event(bytes(frame.event)))
             self._received += 1
-            await self._events.put(Received(position, decode_event(bytes(frame.event))))
+            await self._events.put(received)
+            # Only now: an event that was not handed over must come again on the next connection.
+            self.position = position
         elif isinstance(frame, Reset):
             self._resets += 1
             self.position = Position(frame.epoch, frame.seq)

@@ -232,15 +232,18 @@ class Node:
         receiver = asyncio.create_task(
             self._receive(connection, identity), name=f"receive {connection.id}"
         )
+        # An answer may wait for Redis; a connection that is closed does not wait for it.
+        closed = asyncio.create_task(socket.wait_closed(), name=f"closed {connection.id}")
         try:
-            await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sender, receiver, closed}, return_when=asyncio.FIRST_COMPLETED)
             if sender.cancelled():
                 await socket.close(CloseCode.TOKEN_EXPIRED, "the token has expired; log in again")
         finally:
             expiry.cancel()
             sender.cancel()
             receiver.cancel()
-            results = await asyncio.gather(sender, receiver, return_exceptions=True)
+            closed.cancel()
+            results = await asyncio.gather(sender, receiver, closed, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, ConnectionClosed):
                 raise result

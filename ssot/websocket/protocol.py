@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ssot.errors import ProtocolError
 from ssot.events import Position
+from ssot.wire import read_json
 
 __all__ = [
     "BEARER",
@@ -49,6 +49,7 @@ class CloseCode(IntEnum):
     """Why a node closes a connection; 4000 and above are this protocol's own."""
 
     GOING_AWAY = 1001
+    TOO_BIG = 1009
     TRY_AGAIN_LATER = 1013
     TOKEN_EXPIRED = 4401
     TOO_SLOW = 4408
@@ -129,7 +130,7 @@ class Error(msgspec.Struct, tag="error", frozen=True):
 ClientFrame = UserMessage | GetRun
 ServerFrame = Welcome | Event | Reset | Accepted | RunRecord | Error
 
-_client = msgspec.json.Decoder(ClientFrame)
+_client: msgspec.json.Decoder[ClientFrame] = msgspec.json.Decoder(ClientFrame)
 _server: msgspec.json.Decoder[ServerFrame] = msgspec.json.Decoder(ServerFrame)
 _encoder = msgspec.json.Encoder()
 
@@ -145,17 +146,10 @@ def event_frame(position: Position, body: bytes) -> bytes:
 
 
 def decode_client(message: str | bytes) -> ClientFrame:
-    """A client's frame; raises :class:`ProtocolError` that names the field at fault."""
-    try:
-        frame: ClientFrame = _client.decode(message)
-        return frame
-    except msgspec.DecodeError as error:
-        raise ProtocolError(f"not a frame of {SUBPROTOCOL}: {error}") from None
+    """A client's frame; :class:`~ssot.errors.ProtocolError` names the field at fault."""
+    return read_json(_client, message, what=f"a frame of {SUBPROTOCOL}")
 
 
 def decode_server(message: str | bytes) -> ServerFrame:
-    """A node's frame; raises :class:`ProtocolError` that names the field at fault."""
-    try:
-        return _server.decode(message)
-    except msgspec.DecodeError as error:
-        raise ProtocolError(f"not a frame of {SUBPROTOCOL}: {error}") from None
+    """A node's frame; :class:`~ssot.errors.ProtocolError` names the field at fault."""
+    return read_json(_server, message, what=f"a frame of {SUBPROTOCOL}")
