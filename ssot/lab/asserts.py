@@ -20,21 +20,20 @@ class Seen:
     """Collects the values of one assertion's parts while it is evaluated."""
 
     def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
+        self._values: list[tuple[str, Any]] = []
 
     def __call__(self, source: str, value: Any) -> Any:
         """Note a part's value, and return it."""
-        self._values[source] = value
+        self._values.append((source, value))
         return value
 
     def failure(self, source: str, message: Any = None) -> AssertionError:
         """The error of an assertion that does not hold."""
         lines = [source if message is None else f"{message}\n  {source}"]
-        width = max(map(len, self._values), default=0)
-        lines += [
-            f"  {part.ljust(min(width, 40))} = {_short.repr(value)}"
-            for part, value in self._values.items()
-        ]
+        width = min(max((len(part) for part, _ in self._values), default=0), 40)
+        shown = [f"  {part.ljust(width)} = {_short.repr(value)}" for part, value in self._values]
+        # The same words with the same value say nothing twice.
+        lines += dict.fromkeys(shown)
         return AssertionError("\n".join(lines))
 
 

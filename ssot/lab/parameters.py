@@ -37,9 +37,10 @@ def injected_names(cells: Iterable[str]) -> set[str]:
 def overrides(given: Mapping[str, Any], injected: Iterable[str]) -> dict[str, Any]:
     """Values from ``SSOT_LAB_…`` for parameters that papermill did not set."""
     found: dict[str, Any] = {}
+    kept = set(injected)
     for name, default in given.items():
         text = os.environ.get(f"{PREFIX}{name.upper()}")
-        if text is not None and name not in set(injected):
+        if text is not None and name not in kept:
             found[name] = _read(text, default)
     return found
 

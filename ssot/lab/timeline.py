@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import NamedTuple
 
 __all__ = ["Entry", "Timeline"]
@@ -22,13 +23,11 @@ class Timeline:
     """Entries in the order in which they happened; the newest 20,000."""
 
     def __init__(self) -> None:
-        self._entries: list[Entry] = []
+        self._entries: deque[Entry] = deque(maxlen=_KEPT)
 
     def record(self, who: str, what: str) -> None:
         """Add an entry now."""
         self._entries.append(Entry(time.monotonic(), who, what))
-        if len(self._entries) > _KEPT:
-            del self._entries[: _KEPT // 2]
 
     def since(self, start: float) -> list[Entry]:
         """The entries from ``start`` (monotonic seconds) on."""

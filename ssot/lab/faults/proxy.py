@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -27,6 +26,7 @@ class Proxies:
         self._delay = round_trip / 2
         self._loop = asyncio.new_event_loop()
         self._servers: list[asyncio.Server] = []
+        self._writers: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxies", daemon=True)
         self._thread.start()
 
@@ -53,7 +53,18 @@ class Proxies:
                 # The server is down: the client sees its connection end, as it would see a reset.
                 writer.transport.abort()
                 return
-            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+            pair = (writer, far_writer)
+            self._writers.update(pair)
+            try:
+                await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+            except OSError:
+                # A reset travels on; whatever is still on its way is lost with it.
+                for each in pair:
+                    each.transport.abort()
+            finally:
+                for each in pair:
+                    each.close()
+                self._writers.difference_update(pair)
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0)
         self._servers.append(server)
@@ -63,6 +74,8 @@ class Proxies:
     async def _close(self) -> None:
         for server in self._servers:
             server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
         own = asyncio.current_task()
         others = [task for task in asyncio.all_tasks() if task is not own]
         for task in others:
@@ -70,29 +83,36 @@ class Proxies:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry bytes one way, each chunk ``delay`` after it came; an end or a reset likewise."""
-        queue: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue(_QUEUED_CHUNKS)
+        """Carry bytes one way, each chunk ``delay`` after it came, and the end likewise.
+
+        The other way stays open after the end of this one, as it would without the proxy.
+        """
+        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_QUEUED_CHUNKS)
         sending = asyncio.create_task(self._send(queue, writer))
         loop = asyncio.get_running_loop()
         try:
-            while data := await reader.read(_CHUNK):
-                await queue.put((loop.time() + self._delay, data))
-        except OSError:
-            pass
-        finally:
-            await queue.put((loop.time() + self._delay, None))
+            while True:
+                data = await reader.read(_CHUNK)
+                putting = asyncio.ensure_future(queue.put((loop.time() + self._delay, data)))
+                await asyncio.wait({putting, sending}, return_when=asyncio.FIRST_COMPLETED)
+                if sending.done():
+                    putting.cancel()
+                    break
+                if not data:
+                    break
             await sending
+        finally:
+            sending.cancel()
 
     async def _send(
-        self, queue: asyncio.Queue[tuple[float, bytes | None]], writer: asyncio.StreamWriter
+        self, queue: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter
     ) -> None:
         loop = asyncio.get_running_loop()
         while True:
             due, data = await queue.get()
             await asyncio.sleep(due - loop.time())
-            with contextlib.suppress(OSError):
-                if data is None:
-                    writer.close()
-                    return
-                writer.write(data)
-                await writer.drain()
+            if not data:
+                writer.write_eof()
+                return
+            writer.write(data)
+            await writer.drain()
