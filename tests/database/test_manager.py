@@ -487,7 +487,7 @@ async def test_a_connection_that_dies_after_the_commit_has_one_effect(
                 pid = await session.scalar(text("SELECT pg_backend_pid()"))
                 # The backend dies a moment later: before, in or after the commit.
                 await session.execute(text("SELECT 1"))
-                tasks.append(asyncio.create_task(terminate(pid)))
+                tasks.append(asyncio.create_task(terminate(pid)))  # noqa: B023
                 for _ in range(number):  # noqa: B023
                     await asyncio.sleep(0.0005)
             return seen

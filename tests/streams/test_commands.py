@@ -40,7 +40,7 @@ async def worker(
 
     async def claim() -> None:
         async for one in stream.claims(name, abandoned_after=abandoned_after):
-            claimed.append(one)
+            claimed.append(one)  # noqa: PERF401
 
     task = asyncio.create_task(claim())
     try:

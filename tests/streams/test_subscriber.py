@@ -92,7 +92,7 @@ async def test_a_killed_connection_is_told_and_made_again(
     for number in range(1, 4):
         await kill_subscription(client, listening)
         await until(lambda: all(h.links == number for _, h in users), what="on_link")  # noqa: B023
-        for user, heard in users:
+        for user, _ in users:
             await write(log, user, number)
         await until(
             lambda: all(h.positions[-1:] and h.positions[-1].seq == number for _, h in users),  # noqa: B023

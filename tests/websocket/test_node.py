@@ -672,7 +672,7 @@ async def test_what_was_received_can_be_read_after_closing(
     got = []
     async with asyncio.timeout(2):
         async for received in client:
-            got.append(received)
+            got.append(received)  # noqa: PERF401
     assert [int(r.event.payload.text) for r in got] == [1, 2, 3]
 
 
@@ -694,7 +694,7 @@ async def test_the_position_of_a_closed_client_skips_nothing(
 
 async def test_no_node_at_all_is_unavailable_at_the_deadline() -> None:
     """A client that finds nobody says so, and which nodes it tried."""
-    with pytest.raises(Unavailable, match="ws://127.0.0.1:1"):
+    with pytest.raises(Unavailable, match=r"ws://127\.0\.0\.1:1"):
         await Client(["ws://127.0.0.1:1"], token="t", deadline=0.2).__aenter__()
 
 
