@@ -41,7 +41,7 @@ class UserContext:
 
     Deeply immutable: ``metadata`` is copied and frozen, so that a child or a caller that keeps the
     original cannot change it. Raises :class:`ProtocolError` for an identifier that is malformed
-    or a placeholder.
+    or a placeholder, and :class:`LimitExceeded` for a generation too many.
     """
 
     user_id: str
@@ -60,14 +60,14 @@ class UserContext:
                 )
             if value.lower() in _PLACEHOLDERS:
                 raise ProtocolError(f"{name} is the placeholder {value!r}; a real one is needed")
+        if not 0 <= self.depth <= MAX_DEPTH:
+            raise LimitExceeded(
+                f"child contexts of run {self.run_id}", limit=MAX_DEPTH, observed=self.depth
+            )
         object.__setattr__(self, "metadata", _frozen(self.metadata))
 
     def child(self, **metadata: Any) -> UserContext:
         """A context one generation below, with ``metadata`` added; same user, thread and run."""
-        if self.depth + 1 > MAX_DEPTH:
-            raise LimitExceeded(
-                f"child contexts of run {self.run_id}", limit=MAX_DEPTH, observed=self.depth + 1
-            )
         return replace(self, depth=self.depth + 1, metadata={**self.metadata, **metadata})
 
     def require_user(self, user_id: str) -> None:

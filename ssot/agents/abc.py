@@ -83,6 +83,9 @@ class CommandSource(Protocol):
     async def finish(self, claim: Any) -> None:
         """Forget a command: what it asked for is durable."""
 
+    async def leave(self, worker: str) -> None:
+        """Forget a worker that claims no more."""
+
 
 class Lease(Protocol):
     """The right to run a run."""

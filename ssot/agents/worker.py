@@ -77,6 +77,10 @@ class Worker:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        try:
+            await self._commands.leave(self.name)
+        except SsotError as error:
+            _log.warning("%s could not be signed off: %s", self.name, error)
 
     async def failed(self) -> None:
         """Wait until claiming fails, and raise its error; for ever while it goes well."""

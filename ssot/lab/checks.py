@@ -122,6 +122,8 @@ class _LoopGuard:
         self.stacks = ""
         self._patience = patience
         self._ended = threading.Event()
+        # So that a check which ends at the last moment is not interrupted after its end.
+        self._deciding = threading.Lock()
         self._previous: Any = None
         self._main = threading.main_thread()
 
@@ -133,20 +135,25 @@ class _LoopGuard:
 
     def stop(self) -> None:
         """The check has ended."""
-        self._ended.set()
+        with self._deciding:
+            self._ended.set()
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
 
     def _watch(self) -> None:
-        if not self._ended.wait(self._patience):
-            frames = sys._current_frames()  # noqa: SLF001
-            self.stacks = "\n".join(
-                f"{thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident])[-8:])}"
-                for thread in threading.enumerate()
-                if thread.ident in frames and thread is not threading.current_thread()
-            )
-            assert self._main.ident is not None
-            signal.pthread_kill(self._main.ident, signal.SIGINT)
+        if self._ended.wait(self._patience):
+            return
+        frames = sys._current_frames()  # noqa: SLF001
+        stacks = "\n".join(
+            f"{thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident])[-8:])}"
+            for thread in threading.enumerate()
+            if thread.ident in frames and thread is not threading.current_thread()
+        )
+        with self._deciding:
+            if not self._ended.is_set():
+                self.stacks = stacks
+                assert self._main.ident is not None
+                signal.pthread_kill(self._main.ident, signal.SIGINT)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.stacks:

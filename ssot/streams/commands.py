@@ -16,6 +16,7 @@ __all__ = ["Claim", "CommandStream"]
 
 _GROUP = "workers"
 _REMEMBERED = 86_400
+_LEAVING = 2.0
 
 # One message id of one user is one run, however often it is submitted.
 _SUBMIT = """
@@ -24,6 +25,18 @@ if known then return known end
 redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[3])
 redis.call('XADD', KEYS[1], '*', 'c', ARGV[2])
 return ARGV[1]
+"""
+
+
+# A consumer that is removed takes its unfinished commands along, so only one that has none may go.
+_LEAVE = """
+for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local at = {}
+  for i = 1, #consumer, 2 do at[consumer[i]] = consumer[i + 1] end
+  if at.pending == 0 and (at.name == ARGV[2] or at.idle > tonumber(ARGV[3])) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], at.name)
+  end
+end
 """
 
 
@@ -43,6 +56,7 @@ class CommandStream:
         self._client = client
         self._key = client.key("commands")
         self._submit = client.redis.register_script(_SUBMIT)
+        self._leave = client.redis.register_script(_LEAVE)
 
     async def submit(self, command: RunCommand) -> str:
         """Queue a command and return the id of its run.
@@ -97,6 +111,22 @@ class CommandStream:
                 await pipe.execute()
 
         await self._client.call(attempt)
+
+    async def leave(self, worker: str) -> None:
+        """Forget a worker that claims no more, and others that were silent for a day.
+
+        Commands that it has not finished stay, for others to take over. A server that is down is
+        not waited for: the next worker that leaves tidies up as well.
+        """
+        args: list[str | int] = [_GROUP, worker, _REMEMBERED * 1000]
+        try:
+            await self._client.call(
+                lambda _: self._leave(keys=[self._key], args=args), deadline=_LEAVING
+            )
+        except ResponseError as error:
+            # No group or no stream: nobody has claimed anything yet.
+            if "NOGROUP" not in str(error) and "no such key" not in str(error):
+                raise
 
     async def _make_group(self) -> None:
         try:

@@ -170,12 +170,11 @@ class Node:
             return self._refuse(socket, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         user = self._users.get(identity.user_id)
         if user is not None and len(user.connections) >= self._settings.max_connections:
-            return self._refuse(
-                socket,
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"a user may have {self._settings.max_connections} connections on one node",
-            )
+            return self._refuse(socket, HTTPStatus.TOO_MANY_REQUESTS, self._too_many())
         return None
+
+    def _too_many(self) -> str:
+        return f"a user may have {self._settings.max_connections} connections on one node"
 
     def _refuse(self, socket: ServerConnection, status: HTTPStatus, reason: str) -> Response:
         self._refused += 1
@@ -198,6 +197,10 @@ class Node:
             user = self._users[identity.user_id] = _User(
                 identity.user_id, self._source, self._settings.ring_size
             )
+        # Looked at again: several handshakes may have passed the first look at the same time.
+        if len(user.connections) >= self._settings.max_connections:
+            await socket.close(CloseCode.TOO_MANY, self._too_many())
+            return
         connection = Connection(
             socket,
             user.feed,

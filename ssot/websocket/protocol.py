@@ -53,6 +53,7 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     TOKEN_EXPIRED = 4401
     TOO_SLOW = 4408
+    TOO_MANY = 4429
 
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]

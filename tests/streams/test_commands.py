@@ -194,3 +194,20 @@ async def test_a_command_travels_unchanged(client: RedisClient) -> None:
         await stream.submit(sent)
         await until(lambda: len(claims) == 1, what="the command")
     assert decode_command(claims[0].body) == sent
+
+
+async def test_a_worker_that_leaves_is_forgotten_and_its_commands_are_not(
+    client: RedisClient,
+) -> None:
+    """A consumer without unfinished commands goes; one that has some stays until they are done."""
+    stream = CommandStream(client)
+    key = client.key("commands")
+    await stream.leave("before there is a group")
+    await stream.submit(command("m1"))
+    async with worker(stream, "a") as claims:
+        await until(lambda: len(claims) == 1, what="the claim")
+    await stream.leave("a")
+    assert [row["name"] for row in await client.redis.xinfo_consumers(key, "workers")] == [b"a"]
+    await stream.finish(claims[0])
+    await stream.leave("a")
+    assert await client.redis.xinfo_consumers(key, "workers") == []
