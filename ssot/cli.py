@@ -265,9 +265,12 @@ def _told(event: Event) -> list[tuple[str, str]]:
     if event.begun:
         return []
     if event.check is None:
-        return [(f"{event.notebook.name}: {event.notebook.error}", _STYLES["FAIL"])] * bool(
-            event.notebook.error
-        )
+        notebook = event.notebook
+        if not notebook.error:
+            return []
+        left = sum(1 for each in notebook.checks.values() if each.message.startswith("it was not"))
+        told = f"{notebook.name}: {notebook.error}\n  {left} checks were not run"
+        return [(told, _STYLES["FAIL"])]
     style = _STYLES[event.check.verdict.name]
     return [
         (_line(event.check), style),

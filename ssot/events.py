@@ -60,6 +60,8 @@ _NEXT: dict[EventType | None, frozenset[EventType]] = {
 }
 
 
+# An escape of NUL, not the six characters behind an escaped backslash.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _POSITION = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 
 
@@ -171,13 +173,15 @@ def encode_event(event: AgentEvent) -> bytes:
 def check_json(value: Any, what: str) -> None:
     """Raise :class:`NotSerializable`, naming ``what``, unless PostgreSQL and clients can hold it.
 
-    Stricter than what an event may carry: no set, no NaN, no infinity, and no NUL in a text.
+    Stricter than what an event may carry: no set, no NaN, no infinity, and neither NUL nor half a
+    surrogate pair in a text.
     """
     try:
-        text = json.dumps(value, allow_nan=False)
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise NotSerializable(f"{what} has no JSON: {error}") from error
-    if "\\u0000" in text:
+    if _NUL.search(text):
         raise NotSerializable(f"{what} holds a NUL character, which PostgreSQL's JSON cannot")
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -238,7 +239,7 @@ def _naming_port(host: str, port: int, variable: str) -> Iterator[None]:
     except OSError as error:
         raise SettingsError(
             [
-                f"cannot listen on {host}:{port}: {error.strerror}; "
+                f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0).lower()}; "
                 f"choose another {variable}, or 0 for any free one"
             ]
         ) from None

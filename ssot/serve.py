@@ -21,6 +21,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 from ssot.configuration import UnifiedConfiguration
 from ssot.environment import IsolatedEnvironment, RedactingFilter
@@ -44,11 +46,11 @@ def main(arguments: list[str]) -> int:
     _log_to_stderr(environment)
     try:
         if name == "migrate":
-            asyncio.run(_migrate(environment))
+            asyncio.run(_until_stopped(_migrate(environment), until_eof=until_eof))
         elif name == "all":
             return asyncio.run(_all(environment))
         else:
-            asyncio.run(_serve(name, environment, until_eof=until_eof))
+            asyncio.run(_until_stopped(_run(name, environment), until_eof=until_eof))
     except SettingsError as error:
         _log.error("%s", error)
         return 2
@@ -65,20 +67,19 @@ async def _migrate(environment: IsolatedEnvironment) -> None:
     _ready("migrate", None)
 
 
-async def _serve(name: str, environment: IsolatedEnvironment, *, until_eof: bool) -> None:
+async def _until_stopped(work: Coroutine[Any, Any, None], *, until_eof: bool) -> None:
+    """Do the work until it ends, or until we are told to stop; also in the middle of its start."""
     stop = _on_signals()
-    if until_eof:
-        reader = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-        )
-        asyncio.create_task(reader.read(), name="until eof").add_done_callback(lambda _: stop.set())
-    running = asyncio.create_task(_run(name, environment), name=name)
-    stopped = asyncio.create_task(stop.wait(), name="stop")
+    eof = await _end_of_input() if until_eof else None
+    if eof is not None:
+        eof.add_done_callback(lambda _: stop.set())
+    running = asyncio.create_task(work)
+    stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    # Also in the middle of its start: whatever is open by then is closed in order.
-    running.cancel()
-    stopped.cancel()
+    for task in (running, stopped, eof):
+        if task is not None:
+            task.cancel()
+    # Whatever is open by then is closed in order.
     (result, _) = await asyncio.gather(running, stopped, return_exceptions=True)
     if isinstance(result, Exception):
         raise result
@@ -109,7 +110,9 @@ async def _all(environment: IsolatedEnvironment) -> int:
             )  # fmt: skip
             running.append(process)
             assert process.stdout is not None
-            line = await process.stdout.readline()
+            line = await _line_or_stop(process.stdout, stop)
+            if stop.is_set():
+                return 0
             if not line:
                 return await process.wait() or 1
             sys.stdout.write(line.decode())
@@ -130,6 +133,17 @@ async def _all(environment: IsolatedEnvironment) -> int:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
             await process.wait()
+
+
+async def _line_or_stop(stream: asyncio.StreamReader, stop: asyncio.Event) -> bytes:
+    reading = asyncio.create_task(stream.readline())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not reading.done():
+        reading.cancel()
+        return b""
+    return reading.result()
 
 
 def _environment_of(role: str, environment: IsolatedEnvironment) -> dict[str, str]:

@@ -17,7 +17,7 @@ from ssot.agents.tools import ToolDispatcher
 from ssot.commands import RunCommand
 from ssot.configuration import AgentSettings
 from ssot.context import UserContext
-from ssot.errors import Fenced, SsotError
+from ssot.errors import Fenced, SsotError, Unavailable
 from ssot.events import check_json
 
 __all__ = ["EngineStatistics", "ExecutionEngine"]
@@ -67,8 +67,8 @@ class ExecutionEngine:
 
         An agent that fails ends its run with ``agent_failed``; that is no error here. Raises
         :class:`Fenced` when another worker has taken the run, and
-        :class:`~ssot.errors.Unavailable` when the end could not be recorded: then the command
-        must be given again.
+        :class:`~ssot.errors.Unavailable` when a server stayed away past its deadline: then the
+        command must be given again.
         """
         parent = propagate.extract({"traceparent": command.trace}) if command.trace else None
         with _tracer.start_as_current_span("agents.run", context=parent) as span:
@@ -127,7 +127,7 @@ class ExecutionEngine:
                 result = await agent.run(command.text, _Session(context, tools, emitter))
             check_json(result, f"the result of agent {command.agent!r}")
             end = {"state": "completed", "result": result, "error": None}
-        except Fenced:
+        except (Fenced, Unavailable):
             raise
         except SsotError as error:
             end = _failed(str(error))
@@ -138,7 +138,15 @@ class ExecutionEngine:
                 # The user is told that it failed; what an agent raised may hold anything.
                 _log.exception("agent %s failed in run %s", command.agent, context.run_id)
                 end = _failed(f"the agent {command.agent!r} raised {type(error).__name__}")
-        await self._runs.finish(context, **end)
+        try:
+            await self._runs.finish(context, **end)
+        except SsotError:
+            raise
+        except Exception:
+            # Tried again, it would be refused again, and the user would wait for ever.
+            _log.exception("the end of run %s was refused", context.run_id)
+            end = _failed("the result of the run could not be recorded")
+            await self._runs.finish(context, **end)
         return end
 
 

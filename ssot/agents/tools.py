@@ -13,7 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ssot.agents.abc import Transactions
 from ssot.agents.emitter import Emitter
 from ssot.context import UserContext
-from ssot.errors import AgentFailed, PermissionDenied, ProtocolError, SsotError
+from ssot.errors import (
+    AgentFailed,
+    Fenced,
+    PermissionDenied,
+    ProtocolError,
+    SsotError,
+    Unavailable,
+)
 
 __all__ = ["Tool", "ToolDispatcher"]
 
@@ -60,7 +67,8 @@ class ToolDispatcher:
 
         Raises :class:`PermissionDenied` for a tool that this run has not, :class:`ProtocolError`
         for arguments that it does not take, and :class:`AgentFailed` when it fails or exceeds
-        its timeout.
+        its timeout. :class:`~ssot.errors.Unavailable` should be let pass: the run is then made
+        again as a whole, when its server is back.
         """
         tool = self._tools.get(name)
         if tool is None:
@@ -80,6 +88,9 @@ class ToolDispatcher:
                     # The same call of a replayed run returns what it returned the first time.
                     key=f"{self._context.run_id}:{index}",
                 )
+        except (Fenced, Unavailable):
+            # Nothing is known of the call yet: it is made again with the run.
+            raise
         except Exception as error:
             failure = self._failure(name, error, timed_out=timer.expired())
             # The pair is closed, so that an agent may catch the failure and go on.

@@ -30,6 +30,7 @@ class TokenVerifier:
         self._tokens = tokens
         self._keys: dict[str, dict[str, Any]] = {}
         self._fetched = float("-inf")
+        self._failure: Unavailable | None = None
         self._fetching = asyncio.Lock()
         # Nothing of the machine's proxy settings may stand between two of our services.
         self._http = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False)
@@ -59,17 +60,18 @@ class TokenVerifier:
         arrived = asyncio.get_running_loop().time()
         async with self._fetching:
             # A fetch that began after this token came would have brought its key.
-            if kid in self._keys or self._fetched > arrived:
-                return
-            await asyncio.sleep(self._fetched + _REFETCH_AFTER - arrived)
-            began = asyncio.get_running_loop().time()
-            try:
-                answer = await self._http.get(self._url)
-                answer.raise_for_status()
-                keys = answer.json()["keys"]
-            except (httpx.HTTPError, ValueError, KeyError) as error:
-                raise Unavailable(
-                    "the auth service", deadline=_TIMEOUT, cause=repr(error)
-                ) from error
-            self._keys = {key["kid"]: key for key in keys}
-            self._fetched = began
+            if kid not in self._keys and self._fetched <= arrived:
+                await asyncio.sleep(self._fetched + _REFETCH_AFTER - arrived)
+                self._fetched = asyncio.get_running_loop().time()
+                self._failure = await self._replace_keys()
+            if kid not in self._keys and self._failure is not None:
+                raise self._failure
+
+    async def _replace_keys(self) -> Unavailable | None:
+        try:
+            answer = await self._http.get(self._url)
+            answer.raise_for_status()
+            self._keys = {key["kid"]: key for key in answer.json()["keys"]}
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            return Unavailable("the auth service", deadline=_TIMEOUT, cause=repr(error))
+        return None

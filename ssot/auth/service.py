@@ -30,6 +30,7 @@ class _Credentials(msgspec.Struct, forbid_unknown_fields=True):
     password: str
 
 
+_LONGEST_BODY = 16_384
 _credentials_decoder = msgspec.json.Decoder(_Credentials)
 
 
@@ -93,7 +94,12 @@ def auth_app(
 
 
 async def _credentials(request: Request) -> _Credentials:
-    return read_json(_credentials_decoder, await request.body(), what="{name, password} as JSON")
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LONGEST_BODY:
+            raise HTTPException(413, f"the body may have {_LONGEST_BODY} bytes")
+    return read_json(_credentials_decoder, body, what="{name, password} as JSON")
 
 
 async def _answer_http(_: Request, error: Exception) -> Response:

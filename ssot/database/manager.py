@@ -157,8 +157,8 @@ class DatabaseManager:
             return await retry(
                 attempt,
                 what="PostgreSQL",
-                on=is_transient,
-                deadline=deadline or self.settings.retry_deadline,
+                on=lambda error: is_transient(error) or isinstance(error, _PoolExhausted),
+                deadline=self.settings.retry_deadline if deadline is None else deadline,
             )
 
     async def wait_for_schema(self, *, deadline: float) -> None:
@@ -258,12 +258,16 @@ class DatabaseManager:
 
     def _exhausted(self) -> LimitExceeded:
         now = self.statistics()
-        return LimitExceeded(
+        return _PoolExhausted(
             f"no database connection within {self.settings.acquire_timeout:g} s: "
             f"pool of {now.size}, {now.in_use} in use, {now.waiting} waiting",
             limit=now.size,
             observed=now.in_use + now.waiting,
         )
+
+
+class _PoolExhausted(LimitExceeded):
+    """No connection of the pool came free in time; a transaction goes on waiting for one."""
 
 
 class _Behind(Exception):

@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Mapping
 
 from sqlalchemy import URL, text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -42,6 +43,9 @@ async def provision(admin_url: str, database: str) -> Mapping[str, str]:
     try:
         async with engine.connect() as connection:
             await _create(connection, database, passwords)
+    except ProgrammingError as error:
+        # Not the statement itself: it holds a password.
+        raise SettingsError([f"the administrator may not create roles: {error.orig}"]) from None
     finally:
         await engine.dispose()
     return {role: _url(admin, database, role, password) for role, password in passwords.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from ssot.environment.redaction import MASK, Redactor, is_secret_name, mask_url
+from ssot.environment.redaction import MASK, Redactor, is_secret_name, mask_url, passwords_of
 from ssot.errors import SettingsError
 
 __all__ = ["SERVICES", "IsolatedEnvironment", "Layer", "Snapshot", "Variable"]
@@ -168,10 +168,11 @@ class IsolatedEnvironment:
 
     def redactor(self) -> Redactor:
         """A redactor that knows every secret of this environment."""
-        variables = self._snapshot.variables.values()
-        return Redactor(
-            variable.value for variable in variables if variable.secret or "://" in variable.value
-        )
+        secrets: set[str] = set()
+        for variable in self._snapshot.variables.values():
+            # Of a URL that is no secret only the password is: its host helps whoever reads a log.
+            secrets |= {variable.value} if variable.secret else passwords_of(variable.value)
+        return Redactor(secrets)
 
     def _change(self, change: Callable[[], None]) -> None:
         with self._writing:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, unquote, urlsplit
 
-__all__ = ["MASK", "RedactingFilter", "Redactor", "is_secret_name", "mask_url"]
+__all__ = ["MASK", "RedactingFilter", "Redactor", "is_secret_name", "mask_url", "passwords_of"]
 
 MASK = "********"
 
@@ -46,7 +46,7 @@ class Redactor:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms: set[str] = set()
         for secret in secrets:
-            for value in {secret, *_password_of(secret)}:
+            for value in {secret, *passwords_of(secret)}:
                 if len(value) >= _SHORTEST:
                     forms.update(_encodings(value))
         # Longest first: a secret may contain another.
@@ -81,7 +81,8 @@ class RedactingFilter(logging.Filter):
         return True
 
 
-def _password_of(value: str) -> set[str]:
+def passwords_of(value: str) -> set[str]:
+    """The password inside a URL, as it is written and decoded; nothing for any other value."""
     if "://" not in value:
         return set()
     try:

@@ -47,7 +47,7 @@ __all__ = ["Lab", "Raised", "open_lab"]
 
 E = TypeVar("E", bound=Exception)
 
-DEADLINE = 20.0
+DEADLINE = 30.0
 """Seconds that a check may take; most take less than one."""
 
 _USAGE_ROWS = 40

@@ -10,10 +10,13 @@ from typing import Any
 
 from ssot.errors import SettingsError
 
-__all__ = ["PREFIX", "check_parameters", "injected_names", "overrides"]
+__all__ = ["COMMON", "PREFIX", "check_parameters", "injected_names", "overrides"]
 
 PREFIX = "SSOT_LAB_"
 """``SSOT_LAB_USERS=32`` sets the parameter ``users`` where papermill does not, as under nbval."""
+
+COMMON = ("users", "seed", "services", "latency_ms")
+"""The parameters that every notebook has."""
 
 _SERVICES = ("embedded", "compose", "url")
 _LIMITS: Mapping[str, tuple[float, float]] = {

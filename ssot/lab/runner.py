@@ -25,6 +25,7 @@ from xml.etree import ElementTree as ET
 import nbclient.exceptions
 import papermill
 
+from ssot.errors import SettingsError
 from ssot.lab.execution import execute
 from ssot.lab.notebook import (
     CannotRun,
@@ -36,6 +37,7 @@ from ssot.lab.notebook import (
     read,
     validate_parameters,
 )
+from ssot.lab.parameters import COMMON, check_parameters
 from ssot.lab.progress import Finished, Started, Stopped
 
 __all__ = ["CheckResult", "Event", "NotebookResult", "Run", "run"]
@@ -181,6 +183,7 @@ def _plan(
         ]
         for notebook in found:
             wrong = validate_parameters(notebook.parameters, _known_to(notebook, parameters))
+            wrong = wrong or _out_of_range(_known_to(notebook, parameters))
             problems += [f"{notebook.path.name}: {problem}" for problem in wrong]
         ids = {check.id for notebook in found for check in notebook.checks}
         problems += [f"no check {name}{nearest(name, ids)}" for name in only if name not in ids]
@@ -189,6 +192,14 @@ def _plan(
     if not only:
         return found
     return [each for each in found if any(check.id in only for check in each.checks)]
+
+
+def _out_of_range(given: Mapping[str, object]) -> list[str]:
+    try:
+        check_parameters({name: given[name] for name in COMMON if name in given}, ())
+    except SettingsError as error:
+        return list(error.problems)
+    return []
 
 
 def _known_to(notebook: Notebook, parameters: Mapping[str, object]) -> dict[str, object]:
@@ -321,7 +332,6 @@ def _apply(notebook: NotebookResult, message: Started | Finished | _Ended) -> It
             for result in notebook.checks.values():
                 if result.message == _NOT_RUN and notebook.error:
                     result.message = f"{_NOT_RUN}: {notebook.error.splitlines()[0]}"
-                    yield Event(notebook, result, begun=False)
             yield Event(notebook, None, begun=False)
 
 

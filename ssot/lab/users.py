@@ -17,6 +17,8 @@ from ssot.websocket.client import Client, ClientStatistics, Received
 
 __all__ = ["LabClient", "User", "usage_rows"]
 
+_PATIENCE = 12.0
+
 _MODELS = {"atlas-large": (9.0, 27.0), "atlas-small": (0.6, 1.8), "meridian": (2.5, 10.0)}
 """Prices in micro-dollars for an input and an output token."""
 
@@ -137,24 +139,36 @@ class LabClient:
 
     async def received(self, count: int) -> None:
         """Wait until this many events have come."""
-        await self.until(lambda: len(self.received_events) >= count)
+        await self.until(lambda: len(self.received_events) >= count, what=f"{count} events")
 
     async def saw(self, event: str, run_id: str) -> None:
         """Wait until an event of this type has come of a run."""
-        await self.until(lambda: event in self.types(run_id))
+        await self.until(lambda: event in self.types(run_id), what=f"{event} of {run_id}")
 
     async def finished(self, run_id: str) -> Any:
         """Wait for the last event of a run; returns the ``result`` that it carries, if any."""
-        await self.until(lambda: bool(TERMINAL.intersection(self.types(run_id))))
+        await self.until(
+            lambda: bool(TERMINAL.intersection(self.types(run_id))), what=f"the end of {run_id}"
+        )
         return self.events(run_id)[-1].event.payload.data.get("result")
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until ``condition`` holds, looking at each event; raises if the client fails.
+    async def until(self, condition: Callable[[], bool], *, what: str) -> None:
+        """Wait until ``condition`` holds, looking at each event.
 
-        Bounded by the deadline of the check.
+        Raises what the client failed with, and after 12 s an :class:`AssertionError` that names
+        ``what`` was waited for and what has come instead.
         """
-        async with self._changed:
-            await self._changed.wait_for(lambda: condition() or self._failure is not None)
+        if condition():
+            return
+        self._timeline.record(self.user.name, f"waits for {what}")
+        try:
+            async with asyncio.timeout(_PATIENCE), self._changed:
+                await self._changed.wait_for(lambda: condition() or self._failure is not None)
+        except TimeoutError:
+            came = ", ".join(received.event.type for received in self.received_events) or "nothing"
+            raise AssertionError(
+                f"{self.user.name} waited {_PATIENCE:g} s in vain for {what}; received: {came}"
+            ) from None
         if not condition() and self._failure is not None:
             raise self._failure
 
@@ -162,9 +176,10 @@ class LabClient:
         try:
             async for received in self._client:
                 self.received_events.append(received)
+                event = received.event
+                whose = "" if event.user_id == self.user_id else f" of ANOTHER USER {event.user_id}"
                 self._timeline.record(
-                    self.user.name,
-                    f"{received.event.type} at {received.position} of {received.event.run_id}",
+                    self.user.name, f"{event.type} at {received.position} of {event.run_id}{whose}"
                 )
                 async with self._changed:
                     self._changed.notify_all()

@@ -140,7 +140,7 @@ class RedisClient:
                 attempt,
                 what="Redis",
                 on=is_transient,
-                deadline=deadline or self.settings.retry_deadline,
+                deadline=self.settings.retry_deadline if deadline is None else deadline,
             )
         except RedisAuthenticationError:
             raise AuthenticationError(

@@ -71,7 +71,6 @@ class EventWriter:
         self._log = log
         self._capacity = capacity
         self._queue: deque[tuple[RunSink, Append]] = deque()
-        self._in_flight = 0
         self._wake = asyncio.Event()
         self._flushed = asyncio.Condition()
         self._queued_total = 0
@@ -161,6 +160,12 @@ class EventWriter:
             self._flushed.notify_all()
 
     async def _append(self, user_id: str, items: list[tuple[RunSink, Append]]) -> None:
+        # A run that lost an event writes none after it: the log would have them out of order.
+        refused = [item for item in items if item[0].failure is not None]
+        self._refused += len(refused)
+        items = [item for item in items if item[0].failure is None]
+        if not items:
+            return
         self._calls += 1
         try:
             answers = await self._log.append(user_id, [event for _, event in items])

@@ -18,7 +18,6 @@ from ssot.context import new_id
 from ssot.errors import (
     AuthenticationError,
     ProtocolError,
-    SsotError,
     Unavailable,
     VersionMismatch,
 )
@@ -248,7 +247,7 @@ class Client:
                 if socket.close_code == CloseCode.TOKEN_EXPIRED:
                     raise AuthenticationError("the token has expired")
                 socket = await self._connect()
-        except SsotError as error:
+        except Exception as error:
             self._failure = error
             for _, answer in self._pending.values():
                 if not answer.done():

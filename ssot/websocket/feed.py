@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ssot.errors import Unavailable
 from ssot.events import Bounds, LogEntry, Position
 from ssot.websocket.abc import EventSource
 from ssot.websocket.protocol import Reset, encode, event_frame
@@ -17,6 +16,7 @@ __all__ = ["Feed", "Frame", "Ring", "bridge", "resumable"]
 
 _log = logging.getLogger(__name__)
 _PAGE = 500
+_PAUSE = 0.5
 
 
 class Frame(NamedTuple):
@@ -160,9 +160,10 @@ class Feed:
                 self._held = []
             try:
                 await self._read_on()
-            except Unavailable as error:
+            except Exception as error:
                 # What is held stays held: the log is the only way over the gap.
-                _log.warning("the log of user %s cannot be read yet: %s", self.user_id, error)
+                _log.warning("the log of user %s cannot be read yet: %r", self.user_id, error)
+                await asyncio.sleep(_PAUSE)
                 self._again = True
             else:
                 self._release()

@@ -268,7 +268,8 @@ def _system(label: str, program: Path | None) -> Place:
     """A program outside of a package; what it needs lies beside its bin directory."""
     if program is None:
         return Place(label)
-    program = program.resolve()
+    # Not the file behind a link: Debian's redis-server is one to a program that looks at its name.
+    program = program.parent.resolve() / program.name
     tree = program.parent.parent if program.parent.name == "bin" else program.parent
     return Place(label, program, (tree,))
 
