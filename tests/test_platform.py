@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 import psutil
 import pytest
-from streams.support import migrated
+from streams.support import migrated, until
 
 from ssot.auth.client import AuthClient
 from ssot.auth.keys import new_signing_key
@@ -271,3 +271,18 @@ async def test_all_ends_with_the_code_of_the_role_that_cannot_start(
         code, log = await end(process)
     assert code == 2, log
     assert "AUTH_SIGNING_KEY" in log
+
+
+async def test_all_can_be_stopped_while_it_starts(
+    servers: Services, database_urls: Mapping[str, str]
+) -> None:
+    """A stop is obeyed before the next role is started, and leaves no process."""
+    values = {"SSOT_DATABASE_URL": "postgresql://a:b@127.0.0.1:1/d"}
+    async with serve("all", **values) as process:
+        tree = psutil.Process(process.pid)
+        await until(lambda: bool(tree.children()), what="the migration to start")
+        (migration,) = tree.children()
+        process.terminate()
+        code, log = await end(process, seconds=8)
+    assert code == 0, log
+    assert not migration.is_running()

@@ -33,6 +33,7 @@ from ssot.events import (
     AgentEvent,
     Payload,
     Position,
+    check_json,
     decode_event,
     encode_event,
     event_types,
@@ -423,3 +424,17 @@ def test_an_agent_event_says_its_version() -> None:
     """Every event carries the version that readers check."""
     assert msgspec.json.decode(encode_event(event(USER, 1)))["v"] == EVENT_VERSION
     assert AgentEvent.__struct_fields__[0] == "id"
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": "\ud800"}, {"a": "\0"}, {"a": float("nan")}, {"a": {1, 2}}, {"a": object()}]
+)
+def test_what_postgresql_cannot_hold_as_json_is_refused(value: object) -> None:
+    """A result that could not be recorded is told where it was made."""
+    with pytest.raises(NotSerializable, match="the result"):
+        check_json(value, "the result")
+
+
+def test_text_that_only_looks_like_an_escape_is_json() -> None:
+    """A backslash and the letters behind it are text like any other."""
+    check_json({"a": "\\u0000", "b": ["é", 1.5, None]}, "the result")

@@ -75,6 +75,7 @@ async def test_an_account_and_a_login_give_a_token_that_verifies(auth: Role) -> 
         ("POST", "/login", b'{"name":"nobody","password":"x"}', 401),
         ("POST", "/login", b'{"name":"a\\u0000b","password":"x"}', 401),
         ("POST", "/login", b'{"user":"nobody","password":"x"}', 400),
+        ("POST", "/login", b'{"name":"' + b"x" * 20_000 + b'"}', 413),
         ("GET", "/login", b"", 405),
         ("GET", "/nothing", b"", 404),
     ],
@@ -211,3 +212,27 @@ async def test_no_auth_service_is_unavailable_for_the_client() -> None:
     async with AuthClient("http://127.0.0.1:1") as client:
         with pytest.raises(Unavailable, match="auth service"):
             await client.login("a", "b")
+
+
+async def test_an_auth_service_that_fails_is_not_asked_by_everybody_in_turn() -> None:
+    """Fifty tokens that come while it answers 503 are two fetches, and all are told to come again."""
+    times: list[float] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            times.append(time.monotonic())
+            writer.write(b"HTTP/1.1 503 Down\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()[:2]
+    async with TokenVerifier(f"http://{host}:{port}", TOKENS) as verifier:
+        found = await asyncio.gather(
+            *(verifier.verify(token()) for _ in range(50)), return_exceptions=True
+        )
+    server.close()
+    await server.wait_closed()
+    assert all(isinstance(error, Unavailable) for error in found)
+    assert len(times) <= 2

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import redis.asyncio
 
-from ssot.lab.services import EmbeddedPostgres, ServiceError, Workspace
+from ssot.lab.services import EmbeddedPostgres, EmbeddedValkey, ServiceError, Workspace
 from ssot.lab.services.binaries import (
     Place,
     find_postgres,
@@ -156,3 +157,13 @@ async def test_the_systems_postgres_serves_as_well(workspace: Workspace, tmp_pat
     await connection.close()
     (template,) = [path for path in (tmp_path / "ssot-interplay").iterdir() if path.is_dir()]
     assert installation.version in template.name
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server on PATH")
+async def test_the_redis_of_the_system_runs_though_it_is_a_link(workspace: Workspace):
+    """Debian's redis-server is a link to a program that looks at the name it is called by."""
+    places = [place for place in valkey_places() if "redis-server" in place.label]
+    server = EmbeddedValkey(workspace, installation=find_valkey(places, user=server_user()))
+    await server.start()
+    async with redis.asyncio.Redis.from_url(server.url) as client:
+        assert await client.ping()

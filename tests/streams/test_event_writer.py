@@ -10,7 +10,7 @@ from ssot.errors import Fenced, LimitExceeded, NotSerializable, SsotError, Unava
 from ssot.events import Position, decode_event
 from ssot.lab.services import Services
 from ssot.streams import EventLog, EventWriter, Leases, RedisClient
-from streams.support import event, someone
+from streams.support import event, someone, until
 
 
 async def texts(log: EventLog, user_id: str) -> list[str]:
@@ -186,4 +186,31 @@ async def test_a_server_out_of_memory_fails_the_run_and_not_the_writer(client: R
         async with asyncio.timeout(3):
             await sink.barrier()
     assert await texts(log, later.user_id) == ["1"]
+    await short.aclose()
+
+
+async def test_a_run_that_lost_an_event_writes_none_after_it(
+    servers: Services, client: RedisClient
+) -> None:
+    """Events emitted while the lost one was on its way do not overtake it in the log."""
+    short = RedisClient(client.settings.model_copy(update={"retry_deadline": 0.3}), name="short")
+    await short.open()
+    log, user = EventLog(short), someone()
+    async with EventWriter(log) as writer:
+        sink = writer.sink(user_id=user.user_id, run_id=user.run_id, token=1)
+        sink.emit(event(user, 1))
+        await sink.barrier()
+        await servers.redis.kill()
+        try:
+            sink.emit(event(user, 2))
+            # One turn of the loop: the first is in flight, the next one waits behind it.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            sink.emit(event(user, 3))
+            await until(lambda: sink.failure is not None, what="the second event to be lost")
+        finally:
+            await servers.redis.restart()
+        with pytest.raises(Unavailable):
+            await sink.barrier()
+    assert await texts(log, user.user_id) == ["1"]
     await short.aclose()
