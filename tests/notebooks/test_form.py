@@ -1,4 +1,4 @@
-"""The committed notebooks have the form that DESIGN fixes, and tell no two checks alike."""
+"""The committed notebooks have the one form, and tell no two checks alike."""
 
 from __future__ import annotations
 
