@@ -167,3 +167,12 @@ async def test_the_redis_of_the_system_runs_though_it_is_a_link(workspace: Works
     await server.start()
     async with redis.asyncio.Redis.from_url(server.url) as client:
         assert await client.ping()
+
+
+def test_no_tree_of_the_whole_system_is_copied(tmp_path):
+    """A program in /usr/bin that others may not run is told, not copied with all of /usr."""
+    program = tmp_path / "valkey-server"
+    program.touch()
+    place = Place("PATH", program, (Path("/usr"),))
+    with pytest.raises(ServiceError, match="/usr is not ours to copy"):
+        public_copy(place, version="9", parent=tmp_path)

