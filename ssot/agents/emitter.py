@@ -23,11 +23,6 @@ class Emitter:
         self._index = 0
         self._last: EventType | None = None
 
-    @property
-    def ended(self) -> bool:
-        """Whether a terminal event was emitted."""
-        return self._last in TERMINAL
-
     def emit(
         self,
         event: EventType,

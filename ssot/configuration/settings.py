@@ -246,6 +246,10 @@ def _checked_url(url: SecretStr, schemes: set[str], *, needs_path: str = "") -> 
         raise ValueError(f"must begin with {' or '.join(f'{s}://' for s in sorted(schemes))}")
     if not parts.hostname:
         raise ValueError("names no host; a password with / @ : # in it must be percent-encoded")
+    if "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError(
+            "has an @ behind the host; a password with / ? # @ in it must be percent-encoded"
+        )
     if port == 0:
         raise ValueError("port 0 cannot be connected to")
     if needs_path and not parts.path.strip("/"):

@@ -173,6 +173,7 @@ def test_a_compose_port_that_is_no_number_is_named(tmp_path, variables):
         ("{scheme}://u:the-secret@h:99999/0", "host or port cannot be read"),
         ("{scheme}://u:the/-secret@h/0", "host or port cannot be read"),
         ("{scheme}://u:1#the-secret@h/0", "has a '#'"),
+        ("{scheme}://u:x@the-secret/w@h/0", "has an '@' behind the host"),
         ("{scheme}://u:the-secret@[::1/0", "host or port cannot be read"),
     ],
 )

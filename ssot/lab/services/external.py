@@ -126,6 +126,9 @@ class _External:
             raise self._malformed("its port is 0")
         if parts.fragment or url.endswith("#"):
             raise self._malformed(f"it has a '#' ({quoting})")
+        if "@" in parts.path + parts.query:
+            # The rest of a password, which the server would be asked for and repeat.
+            raise self._malformed(f"it has an '@' behind the host ({quoting})")
         # Without the driver that SQLAlchemy writes there (postgresql+asyncpg).
         return url.replace(parts.scheme, scheme, 1), parts
 
