@@ -6,11 +6,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
 
 from ssot.errors import NotSerializable, ProtocolError
+from ssot.tracing import Traceparent
 from ssot.wire import read_versioned
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Bounds",
     "EventType",
     "LogEntry",
+    "Origin",
     "Payload",
     "Position",
     "check_json",
@@ -27,6 +29,7 @@ __all__ = [
     "encode_event",
     "event_types",
     "follows",
+    "origin",
 ]
 
 EVENT_VERSION = 1
@@ -86,12 +89,13 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     data: dict[str, Any] = {}
 
 
-class AgentEvent(msgspec.Struct, frozen=True, kw_only=True):
+class AgentEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event of one run.
 
     ``id`` is ``<run>:<index>``, and ``<run>:end`` for the last: the same when a run is replayed, so
     that an event appended twice is recognised. ``at`` is Unix time in seconds on the worker's
-    clock; order comes from the log's sequence, never from it.
+    clock; order comes from the log's sequence, never from it. ``trace`` is left out when it is
+    empty; nothing but the causes that are shown depends on it.
     """
 
     id: str
@@ -102,7 +106,18 @@ class AgentEvent(msgspec.Struct, frozen=True, kw_only=True):
     agent: str
     at: float
     payload: Payload
-    v: int = EVENT_VERSION
+    # Made, so that it is no default that could be left out.
+    v: Annotated[int, msgspec.Meta(extra_json_schema={"default": EVENT_VERSION})] = msgspec.field(
+        default_factory=lambda: EVENT_VERSION
+    )
+    trace: Traceparent = ""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Of an encoded event only whose it is and what caused it, which is quick to read."""
+
+    user_id: str = ""
+    trace: Traceparent = ""
 
 
 class Position(NamedTuple):
@@ -152,6 +167,7 @@ class Bounds(NamedTuple):
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AgentEvent)
+_origins = msgspec.json.Decoder(Origin)
 
 
 def encode_event(event: AgentEvent) -> bytes:
@@ -194,6 +210,14 @@ def decode_event(body: bytes) -> AgentEvent:
         what="an agent event",
         advice="deploy readers before writers",
     )
+
+
+def origin(body: bytes) -> Origin:
+    """The origin of an encoded event; an empty one for what cannot be read."""
+    try:
+        return _origins.decode(body)
+    except (ValueError, RecursionError):
+        return Origin()
 
 
 def _is_finite(value: object) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -20,16 +21,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from ssot.configuration import UnifiedConfiguration
+from ssot.configuration import AgentSettings, UnifiedConfiguration, WorkerSettings
 from ssot.database import DatabaseManager, RunRecords
 from ssot.environment import IsolatedEnvironment
 from ssot.errors import SettingsError
 from ssot.health import Health, merge
+from ssot.live import LiveChanges
 from ssot.streams import CommandStream, EventLog, EventWriter, Leases, RedisClient, Subscriber
+from ssot.tracing import Spans, apart, continuing, trace_of
 
 __all__ = ["ROLES", "Role", "open_role"]
 
 _log = logging.getLogger(__name__)
+_spans = Spans("platform")
 
 _SCHEMA_DEADLINE = 60.0
 
@@ -42,13 +46,14 @@ class Role:
     """A role that is up.
 
     ``address`` is where it listens (``None`` for a worker). ``failed`` waits until it cannot go on
-    and raises why; for ever while it goes well.
+    and raises why; for ever while it goes well. ``changes`` bring changed settings to what runs.
     """
 
     name: str
     address: str | None
     health: Callable[[], Awaitable[Health]]
     failed: Callable[[], Awaitable[None]]
+    changes: LiveChanges
 
 
 @asynccontextmanager
@@ -57,56 +62,71 @@ async def open_role(name: str, environment: IsolatedEnvironment) -> AsyncIterato
 
     Raises :class:`SettingsError` before anything is opened when the environment is wrong.
     """
-    variables = len(environment.snapshot())
-    _log.info("1/5 environment: %d variables in the view of %s", variables, name)
-    configuration = UnifiedConfiguration(environment, name)
-    _log.info("2/5 configuration: revision %d", configuration.current.number)
-    builders = {"auth": _auth, "node": _node, "worker": _worker}
-    if name not in builders:
-        raise SettingsError([f"no role {name!r}; there are {', '.join(ROLES)}"])
     async with AsyncExitStack() as stack:
-        stack.callback(_log.info, "%s: stopped", name)
-        database = DatabaseManager(
-            configuration.settings.database, name=f"ssot-{configuration.service}"
-        )
-        await stack.enter_async_context(database)
-        await database.wait_for_schema(deadline=_SCHEMA_DEADLINE)
-        _log.info("3/5 database: connected, the schema fits")
-        role = await builders[name](configuration, database, stack)
-        _log.info("5/5 %s: up%s", name, f" at {role.address}" if role.address else "")
+        # Not current: what is opened stays open long after the start.
+        with _spans.span(
+            "platform.start", parent=environment.snapshot().trace or None, current=False, role=name
+        ) as span:
+            role = await _start(name, environment, stack, trace_of(span))
         try:
             yield role
         finally:
             _log.info("%s: stopping", name)
 
 
+async def _start(
+    name: str, environment: IsolatedEnvironment, stack: AsyncExitStack, trace: str
+) -> Role:
+    variables = len(environment.snapshot())
+    _log.info("1/5 environment: %d variables in the view of %s", variables, name)
+    with continuing(trace):
+        configuration = UnifiedConfiguration(environment, name)
+    _log.info("2/5 configuration: revision %d", configuration.current.number)
+    builders = {"auth": _auth, "node": _node, "worker": _worker}
+    if name not in builders:
+        raise SettingsError([f"no role {name!r}; there are {', '.join(ROLES)}"])
+    stack.callback(_log.info, "%s: stopped", name)
+    # Everything below is opened because of these settings.
+    with continuing(configuration.trace):
+        database = DatabaseManager(
+            configuration.settings.database, name=f"ssot-{configuration.service}"
+        )
+        await stack.enter_async_context(database)
+        await database.wait_for_schema(deadline=_SCHEMA_DEADLINE)
+        _log.info("3/5 database: connected, the schema fits")
+        changes = await stack.enter_async_context(LiveChanges(configuration))
+        changes.on(lambda settings: database.reconfigure(settings.database), "database")
+        role = await builders[name](configuration, database, stack, changes)
+    configuration.follow(environment)
+    _log.info("5/5 %s: up%s", name, f" at {role.address}" if role.address else "")
+    return role
+
+
 async def _auth(
-    configuration: UnifiedConfiguration, database: DatabaseManager, stack: AsyncExitStack
+    configuration: UnifiedConfiguration,
+    database: DatabaseManager,
+    stack: AsyncExitStack,
+    changes: LiveChanges,
 ) -> Role:
     # Imported here: a node or a worker does not pay for an HTTP server.
-    from ssot.auth.accounts import Accounts
-    from ssot.auth.keys import SigningKey
-    from ssot.auth.service import auth_app
+    from ssot.auth.service import AuthService
 
     settings = configuration.settings
     assert settings.auth is not None
-    assert settings.tokens is not None
     _log.info("4/5 streams: not used by the auth service")
-    app = auth_app(
-        database=database,
-        accounts=Accounts(database, scrypt_log_n=settings.auth.scrypt_log_n),
-        key=SigningKey(settings.auth.signing_key.get_secret_value()),
-        tokens=settings.tokens,
-        access_ttl=settings.auth.access_ttl,
-    )
+    service = await stack.enter_async_context(AuthService(database=database, settings=settings))
+    changes.on(service.apply, "auth.signing_key", "auth.access_ttl", "oauth")
     address, failed = await stack.enter_async_context(
-        _http(app, settings.auth.host, settings.auth.port, "AUTH_PORT")
+        _http(service.app, settings.auth.host, settings.auth.port, prefix="AUTH")
     )
-    return Role("auth", address, database.health, failed)
+    return Role("auth", address, database.health, failed, changes)
 
 
 async def _node(
-    configuration: UnifiedConfiguration, database: DatabaseManager, stack: AsyncExitStack
+    configuration: UnifiedConfiguration,
+    database: DatabaseManager,
+    stack: AsyncExitStack,
+    changes: LiveChanges,
 ) -> Role:
     from ssot.auth.jwks import TokenVerifier
     from ssot.websocket.node import Node
@@ -130,13 +150,16 @@ async def _node(
         verifier=verifier,
         health=lambda: _health("node", database, client),
     )
-    with _naming_port(settings.node.host, settings.node.port, "NODE_PORT"):
+    with _naming_what_to_change(settings.node.host, settings.node.port, prefix="NODE"):
         await stack.enter_async_context(node)
-    return Role("node", node.address, lambda: _health("node", database, client), _for_ever)
+    return Role("node", node.address, lambda: _health("node", database, client), _for_ever, changes)
 
 
 async def _worker(
-    configuration: UnifiedConfiguration, database: DatabaseManager, stack: AsyncExitStack
+    configuration: UnifiedConfiguration,
+    database: DatabaseManager,
+    stack: AsyncExitStack,
+    changes: LiveChanges,
 ) -> Role:
     from ssot.agents.engine import ExecutionEngine
     from ssot.agents.registry import AgentRegistry
@@ -150,20 +173,24 @@ async def _worker(
     writer = await stack.enter_async_context(EventWriter(EventLog(client)))
     registry = AgentRegistry()
     registry.register("usage_analysis", UsageAnalysis)
+    engine = ExecutionEngine(
+        registry, runs=RunRecords(database), transactions=database, settings=settings.agents
+    )
     worker = Worker(
         commands=CommandStream(client),
         leases=Leases(client, ttl=settings.worker.lease_ttl),
         sinks=writer,
-        engine=ExecutionEngine(
-            registry,
-            runs=RunRecords(database),
-            transactions=database,
-            settings=settings.agents,
-        ),
+        engine=engine,
         settings=settings.worker,
     )
+    changes.on(lambda new: engine.apply(new.agents or AgentSettings()), "agents")
+    changes.on(
+        lambda new: worker.apply(new.worker or WorkerSettings()),
+        "worker.max_claims",
+        "worker.drain_timeout",
+    )
     await stack.enter_async_context(worker)
-    return Role("worker", None, lambda: _health("worker", database, client), worker.failed)
+    return Role("worker", None, lambda: _health("worker", database, client), worker.failed, changes)
 
 
 async def _streams(configuration: UnifiedConfiguration, stack: AsyncExitStack) -> RedisClient:
@@ -196,7 +223,7 @@ class _EventSource:
 
 @asynccontextmanager
 async def _http(
-    app: object, host: str, port: int, variable: str
+    app: object, host: str, port: int, *, prefix: str
 ) -> AsyncIterator[tuple[str, Callable[[], Awaitable[None]]]]:
     """Serve an ASGI application; yields its address."""
     import uvicorn
@@ -207,7 +234,7 @@ async def _http(
         def capture_signals(self) -> Iterator[None]:
             yield
 
-    with _naming_port(host, port, variable):
+    with _naming_what_to_change(host, port, prefix=prefix):
         listener = socket.create_server((host, port))
     address = f"http://{host}:{listener.getsockname()[1]}"
     server = Server(
@@ -219,7 +246,8 @@ async def _http(
             timeout_graceful_shutdown=5,
         )
     )
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="http server")
+    with apart():
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="http server")
 
     async def failed() -> None:
         await asyncio.shield(serving)
@@ -233,13 +261,16 @@ async def _http(
 
 
 @contextlib.contextmanager
-def _naming_port(host: str, port: int, variable: str) -> Iterator[None]:
+def _naming_what_to_change(host: str, port: int, *, prefix: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SettingsError(
-            [
-                f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0).lower()}; "
-                f"choose another {variable}, or 0 for any free one"
-            ]
-        ) from None
+        number = error.errno or 0
+        if number == errno.EADDRNOTAVAIL:
+            why = f"this machine has no such address; choose another {prefix}_HOST"
+        elif isinstance(error, socket.gaierror) or number < 0:  # a resolver's own numbers
+            why = f"the name is that of no address here; choose another {prefix}_HOST"
+        else:
+            why = os.strerror(number).lower()
+            why += f"; choose another {prefix}_PORT, or 0 for any free one"
+        raise SettingsError([f"cannot listen on {host}:{port}: {why}"]) from None

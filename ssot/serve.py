@@ -5,9 +5,16 @@ A role reads its environment variables, comes up, prints one line of JSON to sta
 signal ends it at once. With ``--until-eof`` the end of standard input stops it like a signal, so
 that it cannot outlive whoever holds the other end. Logs go to standard error, secrets redacted.
 
+SIGHUP has a role read its files again and apply what has changed while it runs (see
+:mod:`ssot.live`); what is not valid is refused whole and logged, and the role goes on as it was.
+
 ``migrate`` brings the schema up to date and ends. ``all`` starts migrate, auth, worker and node as
-processes of their own, in this order, and stops them in the reverse one; ``AUTH_DATABASE_URL`` and
-its like give each its own login role.
+processes of their own, in this order, and stops them in the reverse one; each gets the names of its
+own service and the shared ones. ``AUTH_DATABASE_URL`` and its like give each its own login role.
+What any of them lacks is told before the first is started, all at once.
+
+A role exports its spans when ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set (see :mod:`ssot.telemetry`);
+``TRACEPARENT`` makes its start part of a trace.
 
 Exit codes: 0 stopped as asked, 1 failed, 2 wrong environment or arguments.
 """
@@ -21,13 +28,22 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from ssot.configuration import UnifiedConfiguration
-from ssot.environment import IsolatedEnvironment, RedactingFilter
+from ssot.configuration import UnifiedConfiguration, environment_options
+from ssot.configuration.schema import secrecy
+from ssot.environment import (
+    IsolatedEnvironment,
+    RedactingFilter,
+    Redactor,
+    process_environment,
+    secrets_among,
+)
 from ssot.errors import SettingsError, SsotError
-from ssot.platform import ROLES, open_role
+from ssot.platform import ROLES, Role, open_role
+from ssot.telemetry import open_telemetry
+from ssot.tracing import continuing
 
 __all__ = ["main"]
 
@@ -42,15 +58,21 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"usage: python -m ssot.serve {'|'.join((*ROLES, 'all'))} [--until-eof]\n")
         return 2
     (name,) = names
-    environment = IsolatedEnvironment(os.environ, service=None if name == "all" else name)
-    _log_to_stderr(environment)
+    hang_ups = _HangUps()
+    # Of the process alone, before anything of a file is known: what is wrong there must be logged.
+    cleaning = _log_to_stderr(Redactor(secrets_among(os.environ, secrecy())))
     try:
-        if name == "migrate":
-            asyncio.run(_until_stopped(_migrate(environment), until_eof=until_eof))
-        elif name == "all":
-            return asyncio.run(_all(environment))
-        else:
-            asyncio.run(_until_stopped(_run(name, environment), until_eof=until_eof))
+        if name == "all":
+            _refuse_if_wrong(os.environ)
+            return asyncio.run(_all(IsolatedEnvironment(os.environ), hang_ups))
+        # First in and last out, so that the spans of a start that is refused get out as well.
+        with open_telemetry(os.environ, name, redact=cleaning):
+            # Whoever starts this process may be part of a trace, and so is its start then.
+            with continuing(os.environ.get("TRACEPARENT")):
+                environment = process_environment(**environment_options(name))
+            cleaning.learn(environment.redact)
+            work = _migrate(environment) if name == "migrate" else _run(name, environment, hang_ups)
+            asyncio.run(_until_stopped(work, until_eof=until_eof))
     except SettingsError as error:
         _log.error("%s", error)
         return 2
@@ -60,10 +82,21 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _refuse_if_wrong(process: Mapping[str, str]) -> None:
+    """Tell what any role lacks before the first is started: not one crash after the other."""
+    from ssot.configuration.inspection import problems_of
+
+    if wrong := problems_of(process, ROLES):
+        raise SettingsError([f"[{', '.join(who)}] {problem}" for problem, who in wrong.items()])
+
+
 async def _migrate(environment: IsolatedEnvironment) -> None:
     from ssot.database.migrate import migrate
 
-    await migrate(UnifiedConfiguration(environment, "migrate").settings.database)
+    with continuing(environment.snapshot().trace):
+        configuration = UnifiedConfiguration(environment, "migrate")
+    with continuing(configuration.trace):
+        await migrate(configuration.settings.database)
     _ready("migrate", None)
 
 
@@ -85,10 +118,41 @@ async def _until_stopped(work: Coroutine[Any, Any, None], *, until_eof: bool) ->
         raise result
 
 
-async def _run(name: str, environment: IsolatedEnvironment) -> None:
+async def _run(name: str, environment: IsolatedEnvironment, hang_ups: _HangUps) -> None:
+    hung_up = hang_ups.follow()
     async with open_role(name, environment) as role:
         _ready(name, role.address)
-        await role.failed()
+        reloading = asyncio.create_task(_reload_when(hung_up, environment, role))
+        try:
+            await role.failed()
+        finally:
+            reloading.cancel()
+
+
+async def _reload_when(
+    hung_up: asyncio.Event, environment: IsolatedEnvironment, role: Role
+) -> None:
+    while True:
+        await hung_up.wait()
+        hung_up.clear()
+        try:
+            # In a thread: files may be slow, and commands take their time.
+            changes = await asyncio.to_thread(environment.reload)
+        except SettingsError as error:
+            _log.error("environment not reloaded, the one before goes on serving: %s", error)
+            continue
+        except Exception as error:  # the role goes on serving whatever it was
+            # Not its text: it may quote a value that nobody has learned to be secret.
+            why = type(error).__name__
+            _log.error("environment not reloaded, the one before goes on serving: %s", why)
+            continue
+        failed = await role.changes.applied()
+        names = f": {', '.join(change.name for change in changes)}" if changes else ""
+        if failed:
+            told = "\n".join(f"  - {each}" for each in failed)
+            _log.error("environment reloaded, not all is applied%s\n%s", names, told)
+        else:
+            _log.info("environment reloaded, %d changed%s", len(changes), names)
 
 
 async def _end_of_input() -> asyncio.Task[bytes]:
@@ -98,14 +162,24 @@ async def _end_of_input() -> asyncio.Task[bytes]:
     return asyncio.create_task(reader.read(), name="end of input")
 
 
-async def _all(environment: IsolatedEnvironment) -> int:
+async def _all(environment: IsolatedEnvironment, hang_ups: _HangUps) -> int:
     stop = _on_signals()
     running: list[asyncio.subprocess.Process] = []
+    up: list[asyncio.subprocess.Process] = []
+
+    def pass_on() -> None:
+        for process in up:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGHUP)
+
+    hung_up = hang_ups.follow(pass_on)
     try:
         for role in ROLES:
+            # An interpreter that has only begun would be ended by it: it is told when it is up.
+            hung_up.clear()
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "ssot.serve", role, "--until-eof",
-                env=_environment_of(role, environment), stdin=asyncio.subprocess.PIPE,
+                env=environment.child_env(service=role), stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE, start_new_session=True,
             )  # fmt: skip
             running.append(process)
@@ -121,6 +195,11 @@ async def _all(environment: IsolatedEnvironment) -> int:
                 running.remove(process)
                 if code := await process.wait():
                     return code
+                continue
+            up.append(process)
+            if hung_up.is_set():
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGHUP)
         ends = [asyncio.create_task(process.wait()) for process in running]
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({stopped, *ends}, return_when=asyncio.FIRST_COMPLETED)
@@ -146,15 +225,6 @@ async def _line_or_stop(stream: asyncio.StreamReader, stop: asyncio.Event) -> by
     return reading.result()
 
 
-def _environment_of(role: str, environment: IsolatedEnvironment) -> dict[str, str]:
-    own = f"{role.upper()}_DATABASE_URL"
-    view = IsolatedEnvironment(environment.snapshot(), service=role).snapshot()
-    extra = {name: value for name, value in view.items() if name != own}
-    if own in view:
-        extra["SSOT_DATABASE_URL"] = view[own]
-    return environment.child_env(extra)
-
-
 def _on_signals() -> asyncio.Event:
     """Set at the first SIGTERM or SIGINT; the second one kills as it would without us."""
     stop = asyncio.Event()
@@ -174,14 +244,65 @@ def _ready(name: str, address: str | None) -> None:
     sys.stdout.flush()
 
 
-def _log_to_stderr(environment: IsolatedEnvironment) -> None:
+class _HangUps:
+    """SIGHUP, which ends the process no more: neither while it starts nor while it stops."""
+
+    def __init__(self) -> None:
+        self._noted = False
+        self._wake: Callable[[], object] | None = None
+        signal.signal(signal.SIGHUP, self._note)
+
+    def follow(self, do: Callable[[], object] | None = None) -> asyncio.Event:
+        """Set at each, and now if there was one already; ``do`` is called in the loop as well."""
+        hung_up = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            hung_up.set()
+            if do is not None:
+                do()
+
+        def wake() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(tell)
+
+        self._wake = wake
+        if self._noted:
+            wake()
+        return hung_up
+
+    def _note(self, *_: object) -> None:
+        self._noted = True
+        if self._wake is not None:
+            self._wake()
+
+
+class _Cleaning:
+    """Cleans text of the secrets that are known so far."""
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        self._redact: tuple[Callable[[str], str], ...] = (redact,)
+
+    def learn(self, redact: Callable[[str], str]) -> None:
+        """Also clean it of what another redactor knows."""
+        self._redact = (*self._redact, redact)
+
+    def __call__(self, text: str) -> str:
+        for redact in self._redact:
+            text = redact(text)
+        return text
+
+
+def _log_to_stderr(redactor: Redactor) -> _Cleaning:
+    cleaning = _Cleaning(redactor)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handler.addFilter(RedactingFilter(environment.redactor()))
+    handler.addFilter(RedactingFilter(cleaning))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     # Every connection and request; the roles log what matters of them.
     for noisy in ("alembic", "httpx", "httpcore", "uvicorn", "websockets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    return cleaning
 
 
 if __name__ == "__main__":

@@ -72,6 +72,8 @@ class Claim(Protocol):
     def body(self) -> bytes: ...  # noqa: D102
     @property
     def again(self) -> bool: ...  # noqa: D102
+    @property
+    def trace(self) -> str: ...  # noqa: D102
 
 
 class CommandSource(Protocol):

@@ -9,6 +9,7 @@ from ssot.agents.abc import EventSink
 from ssot.context import UserContext
 from ssot.errors import ProtocolError
 from ssot.events import TERMINAL, AgentEvent, EventType, Payload, follows
+from ssot.tracing import current_trace
 
 __all__ = ["Emitter"]
 
@@ -50,6 +51,7 @@ class Emitter:
                 agent=self._agent,
                 at=time.time(),
                 payload=Payload(text=text, tool=tool, data=data or {}),
+                trace=current_trace(),
             )
         )
         self._index, self._last = index, event

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from opentelemetry import propagate, trace
+from opentelemetry.trace import Span
 
 from ssot.agents.abc import EventSink, Runs, Transactions
 from ssot.agents.contexts import context_of
@@ -19,11 +19,13 @@ from ssot.configuration import AgentSettings
 from ssot.context import UserContext
 from ssot.errors import Fenced, SsotError, Unavailable
 from ssot.events import check_json
+from ssot.limit import Limit
+from ssot.tracing import Spans, mark_failed
 
 __all__ = ["EngineStatistics", "ExecutionEngine"]
 
 _log = logging.getLogger(__name__)
-_tracer = trace.get_tracer("ssot.agents")
+_spans = Spans("agents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,20 @@ class ExecutionEngine:
         self._runs = runs
         self._transactions = transactions
         self._settings = settings
-        self._all = asyncio.Semaphore(settings.max_runs)
+        self._all = Limit(settings.max_runs)
         self._by_user: dict[str, _Places] = {}
         self._running = self._completed = self._failed = 0
+
+    def apply(self, settings: AgentSettings) -> None:
+        """Take other limits from now on.
+
+        Runs under way keep their place and their timeouts; those that wait begin at once where
+        the new limits have room. With less room than runs, none begins until enough have ended.
+        """
+        self._settings = settings
+        for places in self._by_user.values():
+            places.limit.resize(settings.max_runs_per_user)
+        self._all.resize(settings.max_runs)
 
     def statistics(self) -> EngineStatistics:
         """Runs under way and ended."""
@@ -70,20 +83,23 @@ class ExecutionEngine:
         :class:`~ssot.errors.Unavailable` when a server stayed away past its deadline: then the
         command must be given again.
         """
-        parent = propagate.extract({"traceparent": command.trace}) if command.trace else None
-        with _tracer.start_as_current_span("agents.run", context=parent) as span:
-            span.set_attribute("ssot.user_id", command.user_id)
-            span.set_attribute("ssot.run_id", command.run_id)
+        with _spans.span(
+            "agents.run",
+            user=command.user_id,
+            parent=command.trace or None,
+            run_id=command.run_id,
+            agent=command.agent[:100],
+        ) as span:
             context = context_of(command)
             places = self._by_user.setdefault(
                 command.user_id, _Places(self._settings.max_runs_per_user)
             )
             places.interested += 1
             try:
-                async with places.semaphore, self._all:
+                async with places.limit, self._all:
                     self._running += 1
                     try:
-                        await self._run(command, context, sink)
+                        await self._run(command, context, sink, span)
                     finally:
                         self._running -= 1
             finally:
@@ -91,29 +107,37 @@ class ExecutionEngine:
                 if not places.interested:
                     self._by_user.pop(command.user_id, None)
 
-    async def _run(self, command: RunCommand, context: UserContext, sink: EventSink) -> None:
+    async def _run(
+        self, command: RunCommand, context: UserContext, sink: EventSink, span: Span
+    ) -> None:
         emitter = Emitter(sink, context=context, agent=command.agent)
         record, begun_before = await self._runs.begin(context, agent=command.agent)
         if begun_before:
             sink.replaying()
         emitter.emit("agent_started", text=command.text)
         if record["state"] == "running":
-            record = await self._work(command, context, emitter)
+            record = await self._work(command, context, emitter, sink)
         if record["state"] == "completed":
             self._completed += 1
             emitter.emit("agent_completed", data={"result": record["result"]})
         else:
             self._failed += 1
+            mark_failed(span, record["error"] or "")
             emitter.emit("agent_failed", text=record["error"] or "")
         await sink.barrier()
         _log.info("run %s of user %s: %s", context.run_id, context.user_id, record["state"])
 
     async def _work(
-        self, command: RunCommand, context: UserContext, emitter: Emitter
+        self, command: RunCommand, context: UserContext, emitter: Emitter, sink: EventSink
     ) -> dict[str, Any]:
-        """Run the agent and record how it ended."""
+        """Run the agent and record how it ended, once everything before its end is durable.
+
+        A run that is recorded as ended is never run again: what was not in the log by then would be
+        missing for ever.
+        """
         end: dict[str, Any]
-        timer = asyncio.timeout(self._settings.run_timeout)
+        settings = self._settings
+        timer = asyncio.timeout(settings.run_timeout)
         try:
             async with timer:
                 agent = await self._registry.create(command.agent, context)
@@ -122,7 +146,7 @@ class ExecutionEngine:
                     context=context,
                     transactions=self._transactions,
                     emitter=emitter,
-                    timeout=self._settings.tool_timeout,
+                    timeout=settings.tool_timeout,
                 )
                 result = await agent.run(command.text, _Session(context, tools, emitter))
             check_json(result, f"the result of agent {command.agent!r}")
@@ -133,11 +157,12 @@ class ExecutionEngine:
             end = _failed(str(error))
         except Exception as error:
             if timer.expired():
-                end = _failed(f"the run took longer than {self._settings.run_timeout:g} s")
+                end = _failed(f"the run took longer than {settings.run_timeout:g} s")
             else:
                 # The user is told that it failed; what an agent raised may hold anything.
                 _log.exception("agent %s failed in run %s", command.agent, context.run_id)
                 end = _failed(f"the agent {command.agent!r} raised {type(error).__name__}")
+        await sink.barrier()
         try:
             await self._runs.finish(context, **end)
         except SsotError:
@@ -173,5 +198,5 @@ class _Places:
     """One user's places in this worker, forgotten when nobody of theirs runs or waits."""
 
     def __init__(self, limit: int) -> None:
-        self.semaphore = asyncio.Semaphore(limit)
+        self.limit = Limit(limit)
         self.interested = 0

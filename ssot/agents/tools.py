@@ -21,10 +21,13 @@ from ssot.errors import (
     SsotError,
     Unavailable,
 )
+from ssot.tracing import Spans
 
 __all__ = ["Tool", "ToolDispatcher"]
 
 A = TypeVar("A", bound=msgspec.Struct)
+
+_spans = Spans("agents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,12 @@ class ToolDispatcher:
         its timeout. :class:`~ssot.errors.Unavailable` should be let pass: the run is then made
         again as a whole, when its server is back.
         """
+        with _spans.span(
+            "agents.tool", user=self._context.user_id, tool=name, run_id=self._context.run_id
+        ):
+            return await self._call(name, arguments)
+
+    async def _call(self, name: str, arguments: dict[str, Any]) -> Any:
         tool = self._tools.get(name)
         if tool is None:
             have = ", ".join(sorted(self._tools)) or "none"

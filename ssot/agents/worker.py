@@ -8,16 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from ssot.agents.abc import CommandSource, Leases, Sinks
 from ssot.agents.engine import ExecutionEngine
 from ssot.commands import RunCommand, decode_command
 from ssot.configuration import WorkerSettings
 from ssot.context import new_id
 from ssot.errors import Fenced, ProtocolError, SsotError, VersionMismatch
+from ssot.limit import Limit
+from ssot.tracing import Spans, apart, continuing
 
 __all__ = ["Worker", "WorkerStatistics"]
 
 _log = logging.getLogger(__name__)
+_spans = Spans("agents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +59,13 @@ class Worker:
         self._settings = settings
         self._runs: dict[str, asyncio.Task[None]] = {}
         # Commands beyond these stay in the stream, where another worker may take them.
-        self._places = asyncio.Semaphore(settings.max_claims)
+        self._places = Limit(settings.max_claims)
         self._claiming: asyncio.Task[None] | None = None
         self._finished = self._taken_over = self._fenced = 0
 
     async def __aenter__(self) -> Worker:
-        self._claiming = asyncio.create_task(self._claim(), name="claim commands")
+        with _spans.span("agents.start"), apart():
+            self._claiming = asyncio.create_task(self._claim(), name="claim commands")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -81,6 +87,14 @@ class Worker:
             await self._commands.leave(self.name)
         except SsotError as error:
             _log.warning("%s could not be signed off: %s", self.name, error)
+
+    def apply(self, settings: WorkerSettings) -> None:
+        """Take another ``max_claims`` and ``drain_timeout`` from now on.
+
+        Commands that are held stay held. The time of the leases is theirs, and does not change.
+        """
+        self._settings = settings
+        self._places.resize(settings.max_claims)
 
     async def failed(self) -> None:
         """Wait until claiming fails, and raise its error; for ever while it goes well."""
@@ -111,8 +125,11 @@ class Worker:
             # Another version's worker may understand it: leave it in the stream.
             _log.exception("command %s cannot be read", claim.entry)
             return
+        if claim.trace:
+            command = msgspec.structs.replace(command, trace=claim.trace)
         try:
-            await self._hold(claim, command)
+            with continuing(command.trace):
+                await self._hold(claim, command)
         except Fenced as error:
             self._fenced += 1
             _log.warning("stopped: %s", error)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ssot.auth.passwords import hash_password, matches
 from ssot.context import new_id
-from ssot.database import Account, DatabaseManager
+from ssot.database import Account, DatabaseManager, OAuthIdentity
 from ssot.errors import AuthenticationError, ProtocolError
 
 __all__ = ["Accounts"]
@@ -65,3 +65,27 @@ class Accounts:
         if not await asyncio.to_thread(matches, password, stored) or not found:
             raise AuthenticationError(_REFUSED)
         return user_id
+
+    async def of_subject(self, provider: str, subject: str) -> str:
+        """The user id of a subject of an OAuth provider; their first log-in makes the account.
+
+        It has no name and no password, so nobody logs into it by one, or takes its name before.
+        """
+        user_id = new_id("user")
+        mine = (OAuthIdentity.provider == provider) & (OAuthIdentity.subject == subject)
+
+        async def body(session: AsyncSession) -> str:
+            # One of many first log-ins inserts; the others wait for its commit, and then find it.
+            # A replay after a lost commit finds its own row.
+            taken = await session.scalar(
+                insert(OAuthIdentity)
+                .values(provider=provider, subject=subject, user_id=user_id)
+                .on_conflict_do_nothing()
+                .returning(OAuthIdentity.user_id)
+            )
+            if taken is not None:
+                await session.execute(insert(Account).values(user_id=user_id))
+                return user_id
+            return (await session.scalars(select(OAuthIdentity.user_id).where(mine))).one()
+
+        return await self._database.run_transaction(None, body)

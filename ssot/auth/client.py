@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import httpx
+from opentelemetry.trace import SpanKind
 
-from ssot.errors import AuthenticationError, ProtocolError, Unavailable
+from ssot.errors import AuthenticationError, ProtocolError, SsotError, Unavailable
+from ssot.tracing import Spans, trace_of
 
 __all__ = ["AuthClient", "Login"]
+
+_spans = Spans("auth")
 
 _TIMEOUT = 30.0
 
@@ -44,23 +48,46 @@ class AuthClient:
 
     async def login(self, name: str, password: str) -> Login:
         """Log in; :class:`AuthenticationError` when the password is wrong."""
-        answer = await self._post("/login", {"name": name, "password": password})
-        return Login(answer["user_id"], answer["access_token"], answer["expires_in"])
+        return _login(await self._post("/login", {"name": name, "password": password}))
+
+    async def oauth_login(self, code: str, redirect_uri: str) -> Login:
+        """Log in by an authorization code of the OAuth provider, and where it was sent to.
+
+        :class:`AuthenticationError` when the provider refuses the code; :class:`Unavailable` with
+        the variables' names when the service has no credentials there.
+        """
+        return _login(
+            await self._post("/oauth/login", {"code": code, "redirect_uri": redirect_uri})
+        )
 
     async def _post(self, path: str, body: dict[str, str]) -> dict[str, Any]:
-        try:
-            answer = await self._http.post(path, json=body)
-        except httpx.HTTPError as error:
-            raise Unavailable("the auth service", deadline=_TIMEOUT, cause=repr(error)) from error
-        if answer.is_success:
-            found: dict[str, Any] = answer.json()
-            return found
-        try:
-            reason = str(answer.json()["error"])
-        except (ValueError, KeyError, TypeError):
-            reason = f"HTTP {answer.status_code}"
-        if answer.status_code == 401:
-            raise AuthenticationError(reason)
-        if answer.status_code == 503:
-            raise Unavailable("the auth service", deadline=_TIMEOUT, cause=reason)
-        raise ProtocolError(f"the auth service refused {path}: {reason}")
+        with _spans.span("auth.request", kind=SpanKind.CLIENT, path=path) as span:
+            trace = trace_of(span)
+            headers = {"traceparent": trace} if trace else {}
+            try:
+                answer = await self._http.post(path, json=body, headers=headers)
+            except httpx.HTTPError as error:
+                raise Unavailable(
+                    "the auth service", deadline=_TIMEOUT, cause=repr(error)
+                ) from error
+            if answer.is_success:
+                found: dict[str, Any] = answer.json()
+                span.set_attribute("ssot.user_id", str(found.get("user_id", "")))
+                return found
+            raise _refusal(path, answer)
+
+
+def _login(answer: dict[str, Any]) -> Login:
+    return Login(answer["user_id"], answer["access_token"], answer["expires_in"])
+
+
+def _refusal(path: str, answer: httpx.Response) -> SsotError:
+    try:
+        reason = str(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        reason = f"HTTP {answer.status_code}"
+    if answer.status_code == 401:
+        return AuthenticationError(reason)
+    if answer.status_code == 503:
+        return Unavailable("the auth service", deadline=_TIMEOUT, cause=reason)
+    return ProtocolError(f"the auth service refused {path}: {reason}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import time
 from typing import Any
 
@@ -57,14 +58,17 @@ class SigningKey:
         return f"<SigningKey {self.kid}>"
 
     def sign(self, *, user_id: str, ttl: float, tokens: TokenSettings) -> str:
-        """An access token of this user that expires after ``ttl`` seconds."""
-        now = int(time.time())
+        """An access token of this user that lives for ``ttl`` seconds, up to a whole second.
+
+        Never for less: who was promised a second must be able to use it.
+        """
+        now = time.time()
         claims = {
             "iss": tokens.issuer,
             "aud": tokens.audience,
             "sub": user_id,
-            "iat": now,
-            "exp": now + max(int(ttl), 1),
+            "iat": int(now),
+            "exp": math.ceil(now + ttl),
             "jti": new_id("token"),
         }
         return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self.kid})

@@ -9,11 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ssot.configuration.schema import SECTIONS, Field, fields, readers
 from ssot.configuration.settings import Settings
-from ssot.configuration.unified import SECTIONS, variables
+from ssot.environment import BOOTSTRAP
 
 __all__ = [
     "COMPOSE",
@@ -21,10 +23,12 @@ __all__ = [
     "PAGE",
     "ComposeVariable",
     "Entry",
+    "bootstrap_table",
     "entries",
     "env_example",
     "main",
     "markdown_table",
+    "number_of",
     "page",
 ]
 
@@ -73,34 +77,26 @@ COMPOSE = (
 """The variables of ``docker-compose.yml``, which `services=compose` reads as well."""
 
 
+@cache
 def entries() -> tuple[Entry, ...]:
     """Every setting of every service once, in schema order."""
-    readers: dict[str, list[str]] = {}
-    names: dict[str, tuple[str, str]] = {}
-    for service in SECTIONS:
-        for path, name, meaning in variables(service):
-            readers.setdefault(path, []).append(service)
-            names[path] = (name, meaning)
+    known = {field.path: field for service in SECTIONS for field in fields(service)}
     schema = Settings.model_json_schema()
-    found = []
-    for path in _schema_order(schema):
-        if path not in names:
-            continue
-        name, meaning = names[path]
-        field = _field(schema, path)
-        found.append(
-            Entry(
-                variable=name,
-                path=path,
-                meaning=meaning,
-                kind=_kind(field),
-                default=_text(field["default"]) if "default" in field else None,
-                limits=_limits(field),
-                secret=field.get("format") == "password",
-                services=tuple(readers[path]),
-            )
-        )
-    return tuple(found)
+    return tuple(
+        _entry(known[path], _field(schema, path)) for path in _schema_order(schema) if path in known
+    )
+
+
+def number_of(path: str) -> str:
+    """What number a setting is, like ``a whole number from 1 to 1000``; empty if it is none."""
+    kind, limits = next(((e.kind, e.limits) for e in entries() if e.path == path), ("", ""))
+    if not kind.endswith("number"):
+        return ""
+    if " to " in limits:
+        limits = f"from {limits}"
+    elif limits.startswith("at "):
+        limits = f"of {limits}"
+    return f"a {kind} {limits}".rstrip()
 
 
 def env_example() -> str:
@@ -113,14 +109,26 @@ def env_example() -> str:
         "# digits, as printed by: python3 -c 'import secrets; print(secrets.token_hex(24))'",
         "",
     ]
-    for each in COMPOSE:
-        lines.append(f"# {each.meaning}")
-        lines.append(f"{each.name}=" if each.default is None else f"#{each.name}={each.default}")
-    readers: tuple[str, ...] = ()
+    for variable in COMPOSE:
+        lines.append(f"# {variable.meaning}")
+        if variable.default is None:
+            lines.append(f"{variable.name}=")
+        else:
+            lines.append(f"#{variable.name}={variable.default}")
+    lines += [
+        "",
+        "# These decide which files are read: the process is given them, no file can.",
+        "",
+    ]
+    for each in BOOTSTRAP:
+        lines += [f"# {each.meaning}", f"#{each.name}={each.default}"]
+    served: tuple[str, ...] = ()
     for entry in entries():
-        if entry.services != readers:
-            readers = entry.services
-            lines += ["", f"# Read by: {_who(readers)}", ""]
+        if entry.variable in {each.name for each in BOOTSTRAP}:
+            continue
+        if entry.services != served:
+            served = entry.services
+            lines += ["", f"# Read by: {_who(served)}", ""]
         notes = [entry.limits] * bool(entry.limits) + ["secret"] * entry.secret
         lines.append(f"# {entry.meaning}" + f" ({', '.join(notes)})" * bool(notes))
         if entry.default is None:
@@ -154,13 +162,22 @@ def markdown_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def bootstrap_table() -> str:
+    """A table of what the process alone is given, before any file is read."""
+    rows = ["| variable | meaning | default |", "|---|---|---|"]
+    for each in BOOTSTRAP:
+        default = f"`{each.default}`" if each.default else "empty"
+        rows.append(f"| `{each.name}` | {each.meaning} | {default} |")
+    return "\n".join(rows) + "\n"
+
+
 def page(text: str) -> str:
     """The text of ``docs/settings.md`` with the table between its two marks made anew."""
     head, begin, rest = text.partition(_BEGIN)
     _, end, tail = rest.partition(_END)
     if not begin or not end:
         raise ValueError(f"{PAGE} lacks the lines {_BEGIN} and {_END}")
-    return f"{head}{begin}\n\n{markdown_table()}\n{end}{tail}"
+    return f"{head}{begin}\n\n{bootstrap_table()}\n{markdown_table()}\n{end}{tail}"
 
 
 def main() -> int:
@@ -174,6 +191,20 @@ def main() -> int:
 
 
 # Reading the schema
+
+
+def _entry(setting: Field, field: dict[str, Any]) -> Entry:
+    default = _text(field["default"]) if "default" in field else None
+    return Entry(
+        variable=setting.shown,
+        path=setting.path,
+        meaning=setting.meaning,
+        kind=_kind(field),
+        default=default,
+        limits=_limits(field),
+        secret=setting.secret,
+        services=readers(setting.path),
+    )
 
 
 def _schema_order(schema: dict[str, Any]) -> Iterator[str]:
@@ -203,6 +234,8 @@ def _section(schema: dict[str, Any], field: dict[str, Any]) -> dict[str, Any] | 
 
 
 def _kind(field: dict[str, Any]) -> str:
+    if "anyOf" in field:  # or nothing
+        return next(_kind(each) for each in field["anyOf"] if each.get("type") != "null")
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
     return {"integer": "whole number", "number": "number", "string": "text"}[field["type"]]
@@ -214,10 +247,10 @@ def _limits(field: dict[str, Any]) -> str:
         bounds.append(f"{_text(field['minimum'])} to {_text(field['maximum'])}")
     elif "minimum" in field:
         bounds.append(f"at least {_text(field['minimum'])}")
-    elif "maximum" in field:
-        bounds.append(f"at most {_text(field['maximum'])}")
     if "exclusiveMinimum" in field:
         bounds.append(f"above {_text(field['exclusiveMinimum'])}")
+    if "maximum" in field and "minimum" not in field:
+        bounds.append(f"at most {_text(field['maximum'])}")
     if "exclusiveMaximum" in field:
         bounds.append(f"below {_text(field['exclusiveMaximum'])}")
     if field.get("minLength") == 1:

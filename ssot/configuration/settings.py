@@ -6,31 +6,56 @@ import re
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 __all__ = [
     "AgentSettings",
     "AuthSettings",
     "DatabaseSettings",
     "NodeSettings",
+    "OAuthSettings",
     "RedisSettings",
     "Section",
     "Settings",
     "TokenSettings",
     "WorkerSettings",
+    "is_protected",
+    "name_in",
     "variable",
 ]
 
+_LONGEST = 2_000_000
+"""In seconds: PostgreSQL counts the milliseconds of a timeout in 32 bits."""
 
-def variable(name: str, default: Any = ..., /, *, what: str, **limits: Any) -> Any:
-    """A setting that is read from the environment variable ``name``."""
+
+def variable(
+    name: str,
+    default: Any = ...,
+    /,
+    *,
+    what: str,
+    own: str | None = None,
+    by_environment: bool = False,
+    test: str | None = None,
+    **limits: Any,
+) -> Any:
+    """A setting that is read from the environment variable ``name``.
+
+    See :class:`ssot.configuration.schema.Field` for ``own``, ``by_environment`` and ``test``.
+    """
+    given = {"own": own, "by_environment": by_environment, "test": test}
     return Field(
         default,
         description=what,
         validate_default=False,
-        json_schema_extra={"variable": name},
+        json_schema_extra={"variable": name, **{k: v for k, v in given.items() if v}},
         **limits,
     )
+
+
+def name_in(environment: str, variable: str) -> str:
+    """The real name, in this environment, of a variable that has another one in each."""
+    return f"{variable}_{environment.upper()}"
 
 
 class Section(BaseModel):
@@ -42,12 +67,18 @@ class Section(BaseModel):
 
 
 class DatabaseSettings(Section):
-    """How this process reaches PostgreSQL."""
+    """How this process reaches PostgreSQL.
+
+    ``url_variable`` is no setting: it is the variable that the URL was read from, for whoever must
+    say that the server refuses it.
+    """
 
     url: SecretStr = variable(
         "SSOT_DATABASE_URL",
         what="PostgreSQL as this service's own login role: a postgresql:// URL",
+        own="DATABASE_URL",
     )
+    url_variable: str = "SSOT_DATABASE_URL"
     pool_size: int = variable(
         "SSOT_DATABASE_POOL_SIZE", 10, what="connections at most", ge=1, le=1000
     )
@@ -61,7 +92,19 @@ class DatabaseSettings(Section):
         "SSOT_DATABASE_CONNECT_TIMEOUT", 5.0, what="seconds to wait for a new connection", gt=0
     )
     statement_timeout: float = variable(
-        "SSOT_DATABASE_STATEMENT_TIMEOUT", 30.0, what="seconds that one statement may run", gt=0
+        "SSOT_DATABASE_STATEMENT_TIMEOUT",
+        30.0,
+        what="seconds that one statement may run",
+        gt=0,
+        le=_LONGEST,
+    )
+    idle_transaction_timeout: float = variable(
+        "SSOT_DATABASE_IDLE_TRANSACTION_TIMEOUT",
+        5.0,
+        what="seconds that a transaction may stand still before the server ends it; "
+        "whoever takes over from a frozen process waits so long at most",
+        gt=0,
+        le=_LONGEST,
     )
     retry_deadline: float = variable(
         "SSOT_DATABASE_RETRY_DEADLINE",
@@ -141,6 +184,58 @@ class AuthSettings(Section):
     )
 
 
+class OAuthSettings(Section):
+    """Log-in through an OAuth provider. Off until all three are set: empty stands for not set."""
+
+    client_id: str = variable(
+        "AUTH_OAUTH_CLIENT_ID",
+        "",
+        what="this environment's client id at the OAuth provider; empty: no log-in through it",
+        by_environment=True,
+        test="ssot-test-client",
+    )
+    client_secret: SecretStr = variable(
+        "AUTH_OAUTH_CLIENT_SECRET",
+        SecretStr(""),
+        what="this environment's client secret at the OAuth provider",
+        by_environment=True,
+        test="ssot-test-client-secret",
+    )
+    provider_url: str = variable(
+        "AUTH_OAUTH_PROVIDER_URL",
+        "",
+        what="the OAuth provider, as it calls itself in its OpenID configuration; "
+        "empty: no log-in through one",
+    )
+    timeout: float = variable(
+        "AUTH_OAUTH_TIMEOUT", 10.0, what="seconds to wait for the OAuth provider", gt=0
+    )
+
+    @field_validator("client_id", "client_secret")
+    @classmethod
+    def _visible(cls, value: str | SecretStr) -> str | SecretStr:
+        text = value if isinstance(value, str) else value.get_secret_value()
+        if not re.fullmatch(r"[!-~]*", text):
+            raise ValueError("must be letters, digits and punctuation of ASCII, without spaces")
+        return value
+
+    @field_validator("provider_url")
+    @classmethod
+    def _protected(cls, url: str) -> str:
+        if url and not is_protected(url):
+            raise ValueError("must be https://host, or http:// on this machine (127.0.0.1)")
+        return url.rstrip("/")
+
+    def missing(self, environment: str) -> tuple[str, ...]:
+        """The variables that a log-in through the provider needs and does not have."""
+        needed = {
+            name_in(environment, "AUTH_OAUTH_CLIENT_ID"): self.client_id,
+            name_in(environment, "AUTH_OAUTH_CLIENT_SECRET"): self.client_secret.get_secret_value(),
+            "AUTH_OAUTH_PROVIDER_URL": self.provider_url,
+        }
+        return tuple(name for name, value in needed.items() if not value)
+
+
 class NodeSettings(Section):
     """A WebSocket node."""
 
@@ -174,6 +269,8 @@ class NodeSettings(Section):
         try:
             parts = urlsplit(url)
             good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+            # It is no secret, and so must hold none.
+            good = good and parts.username is None and not parts.query
         except ValueError:
             good = False
         if not good:
@@ -226,15 +323,49 @@ class Settings(Section):
     redis: RedisSettings | None = None
     tokens: TokenSettings | None = None
     auth: AuthSettings | None = None
+    oauth: OAuthSettings | None = None
     node: NodeSettings | None = None
     worker: WorkerSettings | None = None
     agents: AgentSettings | None = None
 
+    @field_validator("oauth")
+    @classmethod
+    def _both_or_neither(
+        cls, oauth: OAuthSettings | None, info: ValidationInfo
+    ) -> OAuthSettings | None:
+        # Here, and not in the section: the variables' names depend on the environment.
+        environment = info.data.get("environment")
+        if oauth is not None and environment is not None:
+            both = [
+                name_in(environment, "AUTH_OAUTH_CLIENT_ID"),
+                name_in(environment, "AUTH_OAUTH_CLIENT_SECRET"),
+            ]
+            absent = [name for name in both if name in oauth.missing(environment)]
+            if len(absent) == 1:
+                (there,) = (name for name in both if name not in absent)
+                raise ValueError(f"{there} is set and {absent[0]} is not: set both, or neither")
+        return oauth
+
+
+def is_protected(url: str) -> bool:
+    """Whether a secret may be sent there: over TLS, or to this machine; no password in it."""
+    try:
+        parts = urlsplit(url)
+        good = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        return False
+    local = parts.hostname in {"127.0.0.1", "::1", "localhost"}
+    return good and (parts.scheme == "https" or (parts.scheme == "http" and local))
+
 
 def _checked_url(url: SecretStr, schemes: set[str], *, needs_path: str = "") -> SecretStr:
     """Messages never contain the URL: it holds a password."""
+    text = url.get_secret_value()
+    if re.search(r"\s", text):
+        # Where it stands, readers of URLs differ: some drop it, and some take it as it is.
+        raise ValueError("has white space in it; of a password it must be percent-encoded")
     try:
-        parts = urlsplit(url.get_secret_value())
+        parts = urlsplit(text)
         port = parts.port
     except ValueError:
         # The standard library's message repeats what it could not read.
@@ -242,7 +373,8 @@ def _checked_url(url: SecretStr, schemes: set[str], *, needs_path: str = "") -> 
             "is not a URL whose port is a number; "
             "a password with / ? # @ : in it must be percent-encoded"
         ) from None
-    if parts.scheme not in schemes:
+    # Not of `parts`, which are in small letters.
+    if text.partition("://")[0] not in schemes:
         raise ValueError(f"must begin with {' or '.join(f'{s}://' for s in sorted(schemes))}")
     if not parts.hostname:
         raise ValueError("names no host; a password with / @ : # in it must be percent-encoded")
@@ -250,6 +382,9 @@ def _checked_url(url: SecretStr, schemes: set[str], *, needs_path: str = "") -> 
         raise ValueError(
             "has an @ behind the host; a password with / ? # @ in it must be percent-encoded"
         )
+    if parts.netloc.count("@") > 1:
+        # Which of them ends the password, readers of URLs differ: a part of it could be the host.
+        raise ValueError("has two @; a password with @ in it must be percent-encoded (%40)")
     if port == 0:
         raise ValueError("port 0 cannot be connected to")
     if needs_path and not parts.path.strip("/"):

@@ -1,7 +1,7 @@
 """DatabaseManager: PostgreSQL, with every row behind the user it belongs to."""
 
 from ssot.database.manager import SCHEMA_VERSION, DatabaseManager, DatabaseStatistics
-from ssot.database.models import Account, Applied, Base, LlmUsage, Run
+from ssot.database.models import Account, Applied, Base, LlmUsage, OAuthIdentity, Run
 from ssot.database.roles import LOGIN_ROLES, provision
 from ssot.database.runs import RunRecords
 
@@ -14,6 +14,7 @@ __all__ = [
     "DatabaseManager",
     "DatabaseStatistics",
     "LlmUsage",
+    "OAuthIdentity",
     "Run",
     "RunRecords",
     "provision",

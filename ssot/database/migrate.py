@@ -18,10 +18,12 @@ from ssot.database.resilience import is_refused, is_transient, sqlstate
 from ssot.database.urls import asyncpg_url
 from ssot.errors import AuthenticationError, PermissionDenied, Unavailable
 from ssot.retry import retry
+from ssot.tracing import Spans
 
 __all__ = ["migrate"]
 
 _log = logging.getLogger(__name__)
+_spans = Spans("database")
 
 # Any fixed number; it names "the migration of this database" among the advisory locks.
 _LOCK = 0x5507_0001
@@ -34,6 +36,11 @@ async def migrate(settings: DatabaseSettings, *, wait: float = 60.0) -> None:
     :class:`Unavailable`) and find nothing left to do. The lock is held on a connection of its
     own, and ends with it whatever happens.
     """
+    with _spans.span("database.migrate", server="postgresql"):
+        await _migrate(settings, wait)
+
+
+async def _migrate(settings: DatabaseSettings, wait: float) -> None:
     engine = create_async_engine(asyncpg_url(settings.url.get_secret_value()), poolclass=NullPool)
     try:
         connection = await retry(
@@ -46,12 +53,13 @@ async def migrate(settings: DatabaseSettings, *, wait: float = 60.0) -> None:
     except Exception as error:
         if is_refused(error):
             raise AuthenticationError(
-                "PostgreSQL refused the owner's role, password or database; see SSOT_DATABASE_URL"
+                "PostgreSQL refused the owner's role, password or database; "
+                f"see {settings.url_variable}"
             ) from None
         if sqlstate(error) == "42501":
             raise PermissionDenied(
                 "this role may not change the schema; MIGRATE needs the database's owner in "
-                "SSOT_DATABASE_URL"
+                f"{settings.url_variable}"
             ) from None
         raise
     finally:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Integer, Text, func
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, Integer, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Account", "Applied", "Base", "LlmUsage", "Run"]
+__all__ = ["Account", "Applied", "Base", "LlmUsage", "OAuthIdentity", "Run"]
 
 
 class Base(DeclarativeBase):
@@ -17,13 +17,31 @@ class Base(DeclarativeBase):
 
 
 class Account(Base):
-    """Who may log in. Read and written by the auth service's role alone."""
+    """Who may log in. Read and written by the auth service's role alone.
+
+    An account that logs in through an OAuth provider has neither name nor password.
+    """
 
     __tablename__ = "accounts"
 
     user_id: Mapped[str] = mapped_column(Text, primary_key=True)
-    name: Mapped[str] = mapped_column(Text, unique=True)
-    password_hash: Mapped[str] = mapped_column(Text)
+    name: Mapped[str | None] = mapped_column(Text, unique=True)
+    password_hash: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[dt.datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now()
+    )
+
+
+class OAuthIdentity(Base):
+    """Whose account a subject of an OAuth provider is. Of the auth service's role alone."""
+
+    __tablename__ = "identities"
+
+    provider: Mapped[str] = mapped_column(Text, primary_key=True)
+    subject: Mapped[str] = mapped_column(Text, primary_key=True)
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("accounts.user_id", deferrable=True, initially="DEFERRED")
+    )
     created_at: Mapped[dt.datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.now()
     )
@@ -33,6 +51,7 @@ class LlmUsage(Base):
     """One call of a language model. Row-level security: a user sees only their own."""
 
     __tablename__ = "llm_usage"
+    __table_args__ = (Index("llm_usage_user_at", "user_id", "at"),)
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     user_id: Mapped[str] = mapped_column(Text)
@@ -68,5 +87,5 @@ class Applied(Base):
 
     user_id: Mapped[str] = mapped_column(Text, primary_key=True)
     key: Mapped[str] = mapped_column(Text, primary_key=True)
-    result: Mapped[Any] = mapped_column(JSONB)
+    result: Mapped[Any] = mapped_column(JSONB, nullable=True)
     at: Mapped[dt.datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError
 
-__all__ = ["is_refused", "is_transient", "sqlstate"]
+__all__ = ["is_refused", "is_transient", "refused_option", "sqlstate"]
 
 _TRANSIENT = frozenset(
     {
@@ -15,9 +15,16 @@ _TRANSIENT = frozenset(
         "57P02",  # crash_shutdown
         "57P03",  # cannot_connect_now: starting up or shutting down
         "57P05",  # idle_session_timeout
+        "25P03",  # idle_in_transaction_session_timeout: we stood still, and others went on
     }
 )
 _REFUSED = frozenset({"28000", "28P01", "3D000"})
+_OPTION = frozenset(
+    {
+        "22023",  # invalid_parameter_value
+        "42704",  # undefined_object: no such parameter
+    }
+)
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -40,6 +47,15 @@ def is_transient(error: Exception) -> bool:
 def is_refused(error: Exception) -> bool:
     """Whether the server answered and refused this role, password or database."""
     return sqlstate(error) in _REFUSED
+
+
+def refused_option(error: Exception) -> str | None:
+    """Why no connection was made, when an option behind the ``?`` of the URL is to blame."""
+    if not isinstance(error, DBAPIError) or is_transient(error):
+        return None
+    # What asyncpg does not take is refused before the server is asked.
+    ours = sqlstate(error) in _OPTION or isinstance(error, InterfaceError)
+    return str(error.orig) if ours else None
 
 
 def _is_transport(error: BaseException | None) -> bool:

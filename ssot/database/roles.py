@@ -15,7 +15,7 @@ import re
 import secrets
 from collections.abc import Mapping
 
-from sqlalchemy import URL, text
+from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -48,7 +48,8 @@ async def provision(admin_url: str, database: str) -> Mapping[str, str]:
         raise SettingsError([f"the administrator may not create roles: {error.orig}"]) from None
     finally:
         await engine.dispose()
-    return {role: _url(admin, database, role, password) for role, password in passwords.items()}
+    given = make_url(admin_url)
+    return {role: _url(given, database, role, password) for role, password in passwords.items()}
 
 
 async def _create(connection: AsyncConnection, database: str, passwords: Mapping[str, str]) -> None:

@@ -25,10 +25,13 @@ from ssot.configuration import RedisSettings
 from ssot.errors import AuthenticationError
 from ssot.health import Health
 from ssot.retry import retry
+from ssot.tracing import Spans
 
 __all__ = ["RedisClient", "StaleEpoch", "is_transient"]
 
 T = TypeVar("T")
+
+_spans = Spans("streams")
 
 # The epoch belongs to one boot of the server: another run id is a higher epoch. It is never below
 # the server's clock in milliseconds, because a server that lost the tail of its append-only file
@@ -110,7 +113,8 @@ class RedisClient:
 
     async def open(self) -> None:
         """Wait until the server answers; raises :class:`Unavailable` or a refused password."""
-        await self.call(lambda _: self.ping())
+        with _spans.span("streams.connect", server="redis"):
+            await self.call(lambda _: self.ping())
 
     async def aclose(self) -> None:
         """Close every connection. Idempotent."""

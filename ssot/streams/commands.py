@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from redis.exceptions import ResponseError
 
-from ssot.commands import RunCommand, encode_command
+from ssot.commands import RunCommand, decode_command, encode_command
+from ssot.errors import SsotError
 from ssot.streams.client import RedisClient, is_transient
+from ssot.tracing import Spans, installed, trace_of
 
 __all__ = ["Claim", "CommandStream"]
+
+_spans = Spans("streams")
 
 _GROUP = "workers"
 _REMEMBERED = 86_400
@@ -42,11 +48,15 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A command that this worker may run. ``again``: another worker had it before."""
+    """A command that this worker may run. ``again``: another worker had it before.
+
+    ``trace`` is the W3C traceparent of the claim, empty when nobody traces.
+    """
 
     entry: str
     body: bytes
     again: bool
+    trace: str = ""
 
 
 class CommandStream:
@@ -64,10 +74,15 @@ class CommandStream:
         A repeated ``message_id`` of the same user returns the first run's id and queues nothing.
         Waits through a restart of the server.
         """
-        keys = [self._key, self._message(command)]
-        args: list[str | bytes | int] = [command.run_id, encode_command(command), _REMEMBERED]
-        answer: bytes = await self._client.call(lambda _: self._submit(keys=keys, args=args))
-        return answer.decode()
+        with _spans.span("streams.submit", user=command.user_id, server="redis") as span:
+            # Whoever claims it goes on from here.
+            sent = msgspec.structs.replace(command, trace=trace_of(span) or command.trace)
+            keys = [self._key, self._message(sent)]
+            args: list[str | bytes | int] = [sent.run_id, encode_command(sent), _REMEMBERED]
+            answer: bytes = await self._client.call(lambda _: self._submit(keys=keys, args=args))
+            run_id = answer.decode()
+            span.set_attribute("ssot.run_id", run_id)
+            return run_id
 
     def _message(self, command: RunCommand) -> str:
         # A user's id has no slash, so that no two pairs make one key.
@@ -99,7 +114,7 @@ class CommandStream:
                 await self._client.call(lambda _: self._client.ping(), deadline=float("inf"))
             else:
                 for claim in claims:
-                    yield claim
+                    yield _traced(claim) if installed() else claim
 
     async def finish(self, claim: Claim) -> None:
         """Forget a command: what it asked for is durable. Waits through a restart."""
@@ -158,3 +173,21 @@ class CommandStream:
             for _, entries in answer or ()
             for entry, fields in entries
         ]
+
+
+def _traced(claim: Claim) -> Claim:
+    """The claim with a span of its own, a child of whoever submitted the command."""
+    try:
+        command = decode_command(claim.body)
+    except SsotError:
+        # The worker says so.
+        return claim
+    with _spans.span(
+        "streams.claim",
+        user=command.user_id,
+        parent=command.trace,
+        server="redis",
+        again=claim.again,
+        run_id=command.run_id,
+    ) as span:
+        return dataclasses.replace(claim, trace=trace_of(span))

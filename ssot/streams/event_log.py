@@ -11,8 +11,11 @@ from redis.exceptions import ResponseError
 from ssot.errors import Fenced
 from ssot.events import Bounds, LogEntry, Position
 from ssot.streams.client import RedisClient, StaleEpoch
+from ssot.tracing import Spans, mark_failed
 
 __all__ = ["Append", "EventLog"]
+
+_spans = Spans("streams")
 
 _APPEND = files("ssot.streams").joinpath("append.lua").read_text()
 
@@ -31,7 +34,8 @@ return {epoch, first[1] and first[1][1] or '', last}
 class Append(NamedTuple):
     """One event to append: its id, its encoded body, and the fencing token of its run.
 
-    ``again``: an earlier worker of the run may have appended it already.
+    ``again``: an earlier worker of the run may have appended it already. ``trace`` is the W3C
+    traceparent of the span that emitted it.
     """
 
     event_id: str
@@ -39,6 +43,7 @@ class Append(NamedTuple):
     token: int
     body: bytes
     again: bool = False
+    trace: str = ""
 
 
 class EventLog:
@@ -93,15 +98,31 @@ class EventLog:
                 raise
             return placed
 
-        placed = await self._client.call(attempt)
-        return [_placed(answer, event) for answer, event in zip(placed, events, strict=True)]
+        # The events of several runs may go in one call: the first one's is the trace of it.
+        causes = list(dict.fromkeys(event.trace for event in events if event.trace))
+        with _spans.span(
+            "streams.append",
+            user=user_id,
+            parent=causes[0] if causes else None,
+            links=causes[1:],
+            server="redis",
+            events=len(events),
+        ) as span:
+            answers = await self._client.call(attempt)
+            placed = [_placed(answer, event) for answer, event in zip(answers, events, strict=True)]
+            fenced = next((each for each in placed if isinstance(each, Fenced)), None)
+            if fenced is not None:
+                mark_failed(span, fenced)
+        return placed
 
     async def read(self, user_id: str, after: Position, *, limit: int = 500) -> list[LogEntry]:
         """The oldest entries after a position, at most ``limit``, in order, over all epochs."""
         key = self.stream(user_id)
-        rows: Any = await self._client.call(
-            lambda _: self._client.redis.xrange(key, f"({after}", "+", count=limit)
-        )
+        with _spans.span("streams.read", user=user_id, server="redis") as span:
+            rows: Any = await self._client.call(
+                lambda _: self._client.redis.xrange(key, f"({after}", "+", count=limit)
+            )
+            span.set_attribute("ssot.events", len(rows))
         return [LogEntry(Position.parse(entry.decode()), fields[b"e"]) for entry, fields in rows]
 
     async def bounds(self, user_id: str) -> Bounds:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ssot.errors import LimitExceeded, SsotError, Unavailable
 from ssot.events import AgentEvent, encode_event
 from ssot.streams.event_log import Append, EventLog
+from ssot.tracing import apart
 
 __all__ = ["EventWriter", "RunSink", "WriterStatistics"]
 
@@ -48,7 +49,9 @@ class RunSink:
         if self.failure is not None:
             raise self.failure
         body = encode_event(event)
-        self._writer.put(self, Append(event.id, self.run_id, self.token, body, self._again))
+        self._writer.put(
+            self, Append(event.id, self.run_id, self.token, body, self._again, event.trace)
+        )
 
     def replaying(self) -> None:
         """An earlier worker may have emitted some of the events: look for each in the log."""
@@ -82,7 +85,8 @@ class EventWriter:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> EventWriter:
-        self._task = asyncio.create_task(self._run(), name="event-writer")
+        with apart():
+            self._task = asyncio.create_task(self._run(), name="event-writer")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -180,6 +184,9 @@ class EventWriter:
             return
         for (sink, _), answer in zip(items, answers, strict=True):
             if isinstance(answer, SsotError):
+                if sink.failure is None:
+                    # The run may be cancelled before it asks: then nobody else would tell.
+                    _log.warning("refused: %s", answer)
                 sink.failure = answer
                 self._refused += 1
             else:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ssot.streams.client import RedisClient
+from ssot.tracing import Spans
 
 __all__ = ["Lease", "Leases"]
+
+_spans = Spans("streams")
 
 # The fence outlives the lease: an expired holder whom nobody replaced may still write, one who was
 # replaced may not. A token is never below the server's clock, so that a server which lost its
@@ -66,9 +69,11 @@ class Leases:
         Taking it again as the same holder is granted, under a higher token.
         """
         args: list[str | int] = [holder, self._milliseconds, _FENCE_DAYS * 86_400_000]
-        token = int(
-            await self._client.call(lambda _: self._acquire(keys=self._keys(name), args=args))
-        )
+        with _spans.span("streams.lease", server="redis", lease=name) as span:
+            token = int(
+                await self._client.call(lambda _: self._acquire(keys=self._keys(name), args=args))
+            )
+            span.set_attribute("ssot.granted", bool(token))
         return Lease(name, holder, token) if token else None
 
     async def renew(self, lease: Lease) -> bool:

@@ -8,16 +8,19 @@ import logging
 import math
 from typing import Any, Protocol
 
+from opentelemetry.trace import SpanKind
 from redis.asyncio import Connection
 
 from ssot.errors import SsotError, Unavailable
-from ssot.events import Position
+from ssot.events import Position, origin
 from ssot.streams.client import RedisClient, is_transient
 from ssot.streams.event_log import EventLog
+from ssot.tracing import Spans, apart, installed
 
 __all__ = ["Listener", "Subscriber"]
 
 _log = logging.getLogger(__name__)
+_spans = Spans("streams")
 
 _REFUSED_PAUSE = 0.5
 
@@ -51,10 +54,11 @@ class Subscriber:
         self.links = 0
 
     async def __aenter__(self) -> Subscriber:
-        self._tasks = [
-            asyncio.create_task(self._run(), name="subscriber"),
-            asyncio.create_task(self._heartbeat(), name="subscriber-heartbeat"),
-        ]
+        with apart():
+            self._tasks = [
+                asyncio.create_task(self._run(), name="subscriber"),
+                asyncio.create_task(self._heartbeat(), name="subscriber-heartbeat"),
+            ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -161,9 +165,19 @@ class Subscriber:
 
     def _deliver(self, channel: str, message: bytes) -> None:
         listener = self._listeners.get(channel)
-        if listener is not None:
-            entry, _, body = message.partition(b" ")
-            listener.on_event(Position.parse(entry.decode()), body)
+        if listener is None:
+            return
+        entry, _, body = message.partition(b" ")
+        position = Position.parse(entry.decode())
+        if not installed():
+            listener.on_event(position, body)
+            return
+        # Whatever the listener does with it is a consequence of what emitted it.
+        whence = origin(body)
+        with _spans.span(
+            "streams.receive", user=whence.user_id, parent=whence.trace, kind=SpanKind.CONSUMER
+        ):
+            listener.on_event(position, body)
 
     async def _heartbeat(self) -> None:
         """Notice a link that is half open: no answer to a ping within another interval."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from opentelemetry.trace import SpanKind
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
@@ -22,6 +23,7 @@ from ssot.errors import (
     VersionMismatch,
 )
 from ssot.events import AgentEvent, Position, decode_event
+from ssot.tracing import Spans, current_trace, installed
 from ssot.websocket.protocol import (
     BEARER,
     PROTOCOL_VERSION,
@@ -43,6 +45,7 @@ from ssot.websocket.protocol import (
 __all__ = ["Client", "ClientStatistics", "Received"]
 
 _log = logging.getLogger(__name__)
+_spans = Spans("websocket")
 
 
 class Received(NamedTuple):
@@ -138,14 +141,23 @@ class Client:
         Sent again with the same id after a lost connection, so it starts one run. Raises
         :class:`ProtocolError` when the node refuses the message.
         """
-        frame = UserMessage(message_id or new_id("message"), thread_id, text, agent)
-        answer: Accepted = await self._ask(frame)
-        return answer.run_id
+        message_id = message_id or new_id("message")
+        with _spans.span(
+            "websocket.send", user=self.user_id, kind=SpanKind.CLIENT, frame="user_message"
+        ) as span:
+            frame = UserMessage(message_id, thread_id, text, agent, current_trace())
+            answer: Accepted = await self._ask(frame)
+            span.set_attribute("ssot.run_id", answer.run_id)
+            return answer.run_id
 
     async def run(self, run_id: str) -> dict[str, Any] | None:
         """The durable record of a run; what to read after a reset."""
-        answer: RunRecord = await self._ask(GetRun(new_id("request"), run_id))
-        return answer.record
+        with _spans.span(
+            "websocket.send", user=self.user_id, kind=SpanKind.CLIENT, frame="get_run"
+        ):
+            frame = GetRun(new_id("request"), run_id, current_trace())
+            answer: RunRecord = await self._ask(frame)
+            return answer.record
 
     def statistics(self) -> ClientStatistics:
         """What has happened."""
@@ -168,13 +180,20 @@ class Client:
             self._pending.pop(frame.id, None)
 
     async def _connect(self) -> ClientConnection:
+        with _spans.span("websocket.connect", user=self.user_id, kind=SpanKind.CLIENT) as span:
+            socket = await self._connect_somewhere()
+            span.set_attribute("ssot.user_id", self.user_id)
+        self._connects += 1
+        self._socket = socket
+        return socket
+
+    async def _connect_somewhere(self) -> ClientConnection:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._deadline
         pause = 0.01
         while True:
             try:
-                socket = await self._try_connect(self._urls[0])
-                break
+                return await self._try_connect(self._urls[0])
             except (OSError, TimeoutError, WebSocketException) as error:
                 self._urls.append(self._urls.pop(0))
                 wait = pause * random.uniform(0.5, 1)  # noqa: S311
@@ -186,16 +205,15 @@ class Client:
                     ) from error
                 await asyncio.sleep(wait)
                 pause = min(pause * 2, 0.5)
-        self._connects += 1
-        self._socket = socket
-        return socket
 
     async def _try_connect(self, url: str) -> ClientConnection:
         query = f"?after={self.position}" if self.position else ""
+        trace = current_trace()
         try:
             socket = await connect(
                 f"{url}/events{query}",
                 subprotocols=[Subprotocol(SUBPROTOCOL), Subprotocol(f"{BEARER}{self._token}")],
+                additional_headers={"traceparent": trace} if trace else None,
                 compression=None,
                 max_size=None,
                 proxy=None,
@@ -269,7 +287,7 @@ class Client:
                 return
             received = Received(position, decode_event(bytes(frame.event)))
             self._received += 1
-            await self._events.put(received)
+            await self._hand_over(received)
             # Only now: an event that was not handed over must come again on the next connection.
             self.position = position
         elif isinstance(frame, Reset):
@@ -282,6 +300,21 @@ class Client:
                 await self._socket.send(encode(self._pending[frame.id][0]), text=True)
             else:
                 self._resolve(frame.id, error=ProtocolError(frame.reason))
+
+    async def _hand_over(self, received: Received) -> None:
+        event = received.event
+        if not installed():
+            await self._events.put(received)
+            return
+        with _spans.span(
+            "websocket.receive",
+            user=self.user_id,
+            parent=event.trace,
+            kind=SpanKind.CONSUMER,
+            event=event.type,
+            run_id=event.run_id,
+        ):
+            await self._events.put(received)
 
     def _resolve(
         self, frame_id: str | None, *, result: Any = None, error: Exception | None = None

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
 from ssot.events import Bounds, LogEntry, Position
+from ssot.tracing import Spans, trace_of
 from ssot.websocket.abc import EventSource
 from ssot.websocket.protocol import Reset, encode, event_frame
 
 __all__ = ["Feed", "Frame", "Ring", "bridge", "resumable"]
 
 _log = logging.getLogger(__name__)
+_spans = Spans("websocket")
 _PAGE = 500
 _PAUSE = 0.5
 
@@ -97,6 +103,9 @@ class Feed:
         self._repairing: asyncio.Task[None] | None = None
         self._again = False
         self._open = False
+        # Of the events that came since the loop was last free: what caused each, and when it began.
+        self._causes: list[str] = []
+        self._began = 0
 
     async def open(self) -> None:
         """Be up to date with the log; from then on every event comes to the ring."""
@@ -142,6 +151,27 @@ class Feed:
         self.ring.append(frame)
         self.position = frame.position
         self._wake()
+        cause = trace.get_current_span()
+        if cause.is_recording():
+            if not self._causes:
+                self._began = time.time_ns()
+                # Behind the connections that were woken, so that it lasts until they have sent.
+                asyncio.get_running_loop().call_soon(self._delivered)
+            self._causes.append(trace_of(cause))
+
+    def _delivered(self) -> None:
+        causes, self._causes = self._causes, []
+        first, *others = dict.fromkeys(causes)
+        with _spans.span(
+            "websocket.deliver",
+            user=self.user_id,
+            parent=first,
+            links=others,
+            kind=SpanKind.PRODUCER,
+            began=self._began,
+            events=len(causes),
+        ):
+            pass
 
     def _repair(self) -> asyncio.Task[None]:
         if self._repairing is None or self._repairing.done():
@@ -159,7 +189,8 @@ class Feed:
             if self._held is None:
                 self._held = []
             try:
-                await self._read_on()
+                with _spans.span("websocket.repair", user=self.user_id):
+                    await self._read_on()
             except Exception as error:
                 # What is held stays held: the log is the only way over the gap.
                 _log.warning("the log of user %s cannot be read yet: %r", self.user_id, error)

@@ -8,14 +8,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 from weakref import WeakKeyDictionary
 
 import msgspec
-from opentelemetry import propagate, trace
+from opentelemetry.trace import Span, SpanKind
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidOrigin
 from websockets.http11 import Request, Response
 from websockets.typing import Origin, Subprotocol
 
@@ -25,6 +26,7 @@ from ssot.context import UserContext, new_id
 from ssot.errors import AuthenticationError, ProtocolError, SsotError, Unavailable
 from ssot.events import Position
 from ssot.health import Health
+from ssot.tracing import Spans, apart, continuing, current_trace, mark_failed, trace_of
 from ssot.websocket.abc import Commands, EventSource, Identity, Runs, Verifier
 from ssot.websocket.connection import Connection
 from ssot.websocket.feed import Feed
@@ -45,7 +47,10 @@ from ssot.websocket.protocol import (
 __all__ = ["Node", "NodeStatistics"]
 
 _log = logging.getLogger(__name__)
-_tracer = trace.get_tracer("ssot.websocket")
+_spans = Spans("websocket")
+
+_LONGEST_ORIGIN = 100
+"""In characters: as much of an origin as is logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class Node:
         self._runs = runs
         self._verifier = verifier
         self._health = health
-        self._identities: WeakKeyDictionary[ServerConnection, Identity] = WeakKeyDictionary()
+        self._admitted: WeakKeyDictionary[ServerConnection, _Admitted] = WeakKeyDictionary()
         self._users: dict[str, _User] = {}
         self._server: Server | None = None
         self._accepted = self._refused = self._messages = self._sent = self._repairs = 0
@@ -98,21 +103,23 @@ class Node:
 
     async def __aenter__(self) -> Node:
         origins = [Origin(o.strip()) for o in self._settings.origins.split(",") if o.strip()]
-        self._server = await serve(
-            self._serve,
-            self._settings.host,
-            self._settings.port,
-            process_request=self._admit,
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
-            # None: a client that is no browser sends no origin.
-            origins=[None, *origins],
-            max_size=self._settings.max_message_bytes,
-            ping_interval=self._settings.ping_interval,
-            ping_timeout=self._settings.ping_interval,
-            # Compressing every small event costs more than it saves, and 30 KiB a connection.
-            compression=None,
-            close_timeout=2,
-        )
+        with _spans.span("websocket.start"), apart():
+            self._server = await serve(
+                self._serve,
+                self._settings.host,
+                self._settings.port,
+                process_request=self._answer,
+                process_response=self._note_origin,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                # None: a client that is no browser sends no origin.
+                origins=[None, *origins],
+                max_size=self._settings.max_message_bytes,
+                ping_interval=self._settings.ping_interval,
+                ping_timeout=self._settings.ping_interval,
+                # Compressing every small event costs more than it saves, and 30 KiB a connection.
+                compression=None,
+                close_timeout=2,
+            )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -140,7 +147,7 @@ class Node:
             repairs=self._repairs + sum(u.feed.repairs for u in self._users.values()),
         )
 
-    async def _admit(self, socket: ServerConnection, request: Request) -> Response | None:
+    async def _answer(self, socket: ServerConnection, request: Request) -> Response | None:
         """Answer the HTTP request, or return ``None`` to go on with the handshake."""
         path = urlsplit(request.path).path
         if path == "/health":
@@ -149,6 +156,15 @@ class Node:
             return _refusal(
                 socket, HTTPStatus.NOT_FOUND, f"there is /events and /health, not {path}"
             )
+        caller = request.headers.get_all("traceparent")
+        with _spans.span(
+            "websocket.admit", parent="".join(caller[:1]), kind=SpanKind.SERVER
+        ) as span:
+            return await self._admit(socket, request, span)
+
+    async def _admit(
+        self, socket: ServerConnection, request: Request, span: Span
+    ) -> Response | None:
         offered = _subprotocols(request.headers)
         if SUBPROTOCOL not in offered:
             others = ", ".join(p for p in offered if not p.startswith(BEARER)) or "none"
@@ -156,28 +172,42 @@ class Node:
                 socket,
                 HTTPStatus.BAD_REQUEST,
                 f"this node speaks {SUBPROTOCOL}, the client offers {others}; update the older one",
+                span,
             )
         try:
             _cursor(request.path)
-            self._identities[socket] = identity = await self._verifier.verify(
-                _token(request.headers, offered)
-            )
+            identity = await self._verifier.verify(_token(request.headers, offered))
         except AuthenticationError as error:
-            return self._refuse(socket, HTTPStatus.UNAUTHORIZED, error.reason)
+            return self._refuse(socket, HTTPStatus.UNAUTHORIZED, error.reason, span)
         except ProtocolError as error:
-            return self._refuse(socket, HTTPStatus.BAD_REQUEST, str(error))
+            return self._refuse(socket, HTTPStatus.BAD_REQUEST, str(error), span)
         except Unavailable as error:
-            return self._refuse(socket, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+            return self._refuse(socket, HTTPStatus.SERVICE_UNAVAILABLE, str(error), span)
         user = self._users.get(identity.user_id)
         if user is not None and len(user.connections) >= self._settings.max_connections:
-            return self._refuse(socket, HTTPStatus.TOO_MANY_REQUESTS, self._too_many())
+            return self._refuse(socket, HTTPStatus.TOO_MANY_REQUESTS, self._too_many(), span)
+        span.set_attribute("ssot.user_id", identity.user_id)
+        self._admitted[socket] = _Admitted(identity, trace_of(span))
         return None
+
+    def _note_origin(self, socket: ServerConnection, _: Request, __: Response) -> None:
+        """Log the page that may not connect: its browser does not tell it why."""
+        refused = socket.protocol.handshake_exc
+        if isinstance(refused, InvalidOrigin):
+            self._refused += 1
+            # It may be anything, of any length.
+            origin = ascii((refused.value or "")[:_LONGEST_ORIGIN])
+            _log.info("refused a connection: NODE_ORIGINS does not name the origin %s", origin)
 
     def _too_many(self) -> str:
         return f"a user may have {self._settings.max_connections} connections on one node"
 
-    def _refuse(self, socket: ServerConnection, status: HTTPStatus, reason: str) -> Response:
+    def _refuse(
+        self, socket: ServerConnection, status: HTTPStatus, reason: str, span: Span
+    ) -> Response:
         self._refused += 1
+        span.set_attribute("http.response.status_code", status.value)
+        mark_failed(span, reason)
         _log.info("refused a connection: %s", reason)
         return _refusal(socket, status, reason)
 
@@ -190,7 +220,11 @@ class Node:
         return response
 
     async def _serve(self, socket: ServerConnection) -> None:
-        identity = self._identities[socket]
+        identity, trace = self._admitted[socket]
+        with continuing(trace):
+            await self._serve_user(socket, identity)
+
+    async def _serve_user(self, socket: ServerConnection, identity: Identity) -> None:
         self._accepted += 1
         user = self._users.get(identity.user_id)
         if user is None:
@@ -270,16 +304,21 @@ class Node:
             await socket.send(encode(answer), text=True)
 
     async def _handle(self, frame: UserMessage | GetRun, identity: Identity) -> ServerFrame:
-        if isinstance(frame, GetRun):
-            # A record is found by user and run; its thread is part of the answer.
-            user = UserContext(identity.user_id, thread_id="record", run_id=frame.run_id)
-            return RunRecord(frame.id, await self._runs.get(user))
-        with _tracer.start_as_current_span("websocket.message") as span:
-            span.set_attribute("ssot.user_id", identity.user_id)
+        kind = "get_run" if isinstance(frame, GetRun) else "user_message"
+        with _spans.span(
+            "websocket.message",
+            user=identity.user_id,
+            # A client that traces the handshake alone is answered within it.
+            parent=frame.trace or None,
+            kind=SpanKind.SERVER,
+            frame=kind,
+        ):
+            if isinstance(frame, GetRun):
+                # A record is found by user and run; its thread is part of the answer.
+                user = UserContext(identity.user_id, thread_id="record", run_id=frame.run_id)
+                return RunRecord(frame.id, await self._runs.get(user))
             # Validates the ids before anything is queued.
             user = UserContext(identity.user_id, thread_id=frame.thread_id, run_id=new_id("run"))
-            carrier: dict[str, str] = {}
-            propagate.inject(carrier)
             command = RunCommand(
                 message_id=frame.id,
                 user_id=user.user_id,
@@ -287,9 +326,16 @@ class Node:
                 run_id=user.run_id,
                 agent=frame.agent,
                 text=frame.text,
-                trace=carrier.get("traceparent", ""),
+                trace=current_trace(),
             )
             return Accepted(frame.id, await self._commands.submit(command))
+
+
+class _Admitted(NamedTuple):
+    """Who was let in, and the span that let them in."""
+
+    identity: Identity
+    trace: str
 
 
 class _User:

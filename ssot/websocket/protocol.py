@@ -7,6 +7,10 @@ subprotocol ``bearer.<token>``, and offers the subprotocol ``ssot.v1``. To resum
 The node's first frame is ``welcome``. Every ``event`` carries its position; ``seq`` counts 1, 2, 3
 within an ``epoch``. Where the node cannot say that nothing is missing (the server of the log was
 rebooted, or the log was trimmed), it sends ``reset`` before it goes on: never silently less.
+
+Whoever traces may add the header ``traceparent`` (W3C Trace Context) to the handshake and a field
+``trace`` with a traceparent to each frame; the ``trace`` of an event is the span that emitted it.
+What is malformed there is ignored.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Annotated, Any
 import msgspec
 
 from ssot.events import Position
+from ssot.tracing import Traceparent
 from ssot.wire import read_json
 
 __all__ = [
@@ -59,20 +64,26 @@ class CloseCode(IntEnum):
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
-class UserMessage(msgspec.Struct, tag="user_message", forbid_unknown_fields=True, frozen=True):
+class UserMessage(
+    msgspec.Struct, tag="user_message", forbid_unknown_fields=True, frozen=True, omit_defaults=True
+):
     """Run an agent on a text. The same ``id`` sent again, on any connection, is the same run."""
 
     id: _Id
     thread_id: str
     text: str
     agent: str
+    trace: Traceparent = ""
 
 
-class GetRun(msgspec.Struct, tag="get_run", forbid_unknown_fields=True, frozen=True):
+class GetRun(
+    msgspec.Struct, tag="get_run", forbid_unknown_fields=True, frozen=True, omit_defaults=True
+):
     """Ask for the record of a run, which outlives its events."""
 
     id: _Id
     run_id: str
+    trace: Traceparent = ""
 
 
 class Welcome(msgspec.Struct, tag="welcome", frozen=True):
