@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import reprlib
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["RewriteAsserts", "Seen"]
@@ -17,15 +18,32 @@ _short.maxlevel = 4
 
 
 class Seen:
-    """Collects the values of one assertion's parts while it is evaluated."""
+    """Collects the values of one assertion's parts while it is evaluated.
 
-    def __init__(self) -> None:
+    ``on_held`` is told each part of an assertion that holds, with its value.
+    """
+
+    def __init__(self, on_held: Callable[[str, Any], None] | None = None) -> None:
         self._values: list[tuple[str, Any]] = []
+        self._identities: set[int] = set()
+        self._on_held = on_held
 
     def __call__(self, source: str, value: Any) -> Any:
         """Note a part's value, and return it."""
         self._values.append((source, value))
         return value
+
+    def looked(self, source: str, value: Any) -> Any:
+        """Note a part that was only asked what it is, as by ``is not None``, and return it."""
+        self._identities.add(len(self._values))
+        return self(source, value)
+
+    def held(self) -> None:
+        """The assertion holds."""
+        if self._on_held is not None:
+            for number, (source, value) in enumerate(self._values):
+                if number not in self._identities:
+                    self._on_held(source, value)
 
     def failure(self, source: str, message: Any = None) -> AssertionError:
         """The error of an assertion that does not hold."""
@@ -41,7 +59,8 @@ class RewriteAsserts(ast.NodeTransformer):
     """Rewrites each ``assert`` so that its error carries the values of its operands.
 
     The test is evaluated once, in its order and with its short circuits. Give an instance to
-    ``InteractiveShell.ast_transformers``; :class:`Seen` must be in the namespace under ``name``.
+    ``InteractiveShell.ast_transformers``; what makes a :class:`Seen` must be in the namespace under
+    ``name``.
     """
 
     name = _SEEN
@@ -54,7 +73,8 @@ class RewriteAsserts(ast.NodeTransformer):
         made = ast.parse(
             f"__ssot_note__ = {_SEEN}()\n"
             f"if not _TEST_:\n"
-            f"    raise __ssot_note__.failure(_SOURCE_, {message})"
+            f"    raise __ssot_note__.failure(_SOURCE_, {message})\n"
+            f"__ssot_note__.held()"
         ).body
         condition = made[1]
         assert isinstance(condition, ast.If)
@@ -75,13 +95,22 @@ class RewriteAsserts(ast.NodeTransformer):
 class _Note(ast.NodeTransformer):
     """Wraps the operands of a test, not the operators between them."""
 
+    def __init__(self) -> None:
+        self._identity = False
+
     def visit(self, node: ast.AST) -> Any:
         if isinstance(node, ast.Compare | ast.BoolOp | ast.UnaryOp):
-            return self.generic_visit(node)
+            before = self._identity
+            if isinstance(node, ast.Compare):
+                self._identity = all(isinstance(op, ast.Is | ast.IsNot) for op in node.ops)
+            visited = self.generic_visit(node)
+            self._identity = before
+            return visited
         if isinstance(node, ast.expr) and not _is_literal(node):
-            call = ast.Call(
-                ast.Name("__ssot_note__", ast.Load()), [ast.Constant(ast.unparse(node)), node], []
-            )
+            note: ast.expr = ast.Name("__ssot_note__", ast.Load())
+            if self._identity:
+                note = ast.Attribute(note, "looked", ast.Load())
+            call = ast.Call(note, [ast.Constant(ast.unparse(node)), node], [])
             return ast.copy_location(call, node)
         return node
 

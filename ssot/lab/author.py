@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,10 +14,11 @@ from pathlib import Path
 import nbclient.exceptions
 import nbformat
 import papermill
+from jupyter_client.kernelspec import NoSuchKernel
 from nbformat import NotebookNode
 
 from ssot.lab.execution import execute
-from ssot.lab.notebook import Notebook, Verdict, printed, read, tags
+from ssot.lab.notebook import CannotRun, Notebook, Verdict, printed, read, tags, write
 from ssot.lab.progress import Finished, Started
 
 __all__ = ["Authored", "author"]
@@ -78,10 +77,7 @@ def author(path: Path, *, check: bool = False, stop: threading.Event | None = No
     text = nbformat.writes(content).rstrip("\n") + "\n"  # type: ignore[no-untyped-call]
     changed = text.encode() != path.read_bytes()
     if changed and not check:
-        draft = path.with_name(f".{path.name}.draft")
-        draft.write_text(text, encoding="utf-8")
-        shutil.copymode(path, draft)
-        os.replace(draft, path)
+        write(path, text)
     return Authored(path, changed=changed)
 
 
@@ -100,6 +96,8 @@ def _execute(notebook: Notebook, stop: threading.Event) -> tuple[NotebookNode | 
             executed = execution.result()
         except (papermill.PapermillExecutionError, nbclient.exceptions.DeadKernelError):
             return None, problems
+        except (NoSuchKernel, OSError) as error:
+            raise CannotRun([f"{notebook.path}: {type(error).__name__}: {error}"]) from error
         except BaseException:
             stop.set()
             raise

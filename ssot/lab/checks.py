@@ -13,7 +13,7 @@ from typing import Any
 
 from ssot.lab.tables import Table
 
-__all__ = ["Blocked", "Check", "Unexpected", "Unknown"]
+__all__ = ["Blocked", "Check", "Leaked", "Unexpected", "Unknown"]
 
 _GRACE = 3.0
 
@@ -28,6 +28,14 @@ class Blocked(Exception):
 
 class Unexpected(Exception):
     """Something was logged, warned of or left behind that the check did not expect."""
+
+
+class Leaked(Exception):
+    """The check left something behind: names each thing with its kind."""
+
+    def __init__(self, left: Sequence[str]) -> None:
+        self.left = tuple(left)
+        super().__init__("left behind: " + "; ".join(left))
 
 
 class Check:
@@ -46,15 +54,17 @@ class Check:
         deadline: float,
         begin: Callable[[], Awaitable[None]],
         end: Callable[[], Awaitable[None]],
-        report: Callable[[BaseException], Awaitable[str]],
-        display: Callable[[Table], None],
+        passed: Callable[[], Awaitable[None]],
+        failed: Callable[[BaseException], Awaitable[tuple[str, object | None]]],
+        display: Callable[[object], None],
     ) -> None:
         self.id = check_id
         self.title = title
         self.deadline = deadline
         self._begin = begin
         self._end = end
-        self._report = report
+        self._passed = passed
+        self._failed = failed
         self._display = display
         self._tables: list[Table] = []
         self._timer = asyncio.timeout(None)
@@ -95,6 +105,7 @@ class Check:
             except Exception as late:
                 error = late
         if error is None:
+            await self._passed()
             sys.stdout.write(f"{self.id} PASS {self.title}\n")
             for table in self._tables:
                 self._display(table)
@@ -105,10 +116,13 @@ class Check:
             raise error
 
     async def _fail(self, error: BaseException) -> None:
+        report, picture = await self._failed(error)
         if isinstance(error, Unknown):
             sys.stdout.write(f"{self.id} UNKNOWN {self.title}: {error}\n")
         elif isinstance(error, Exception):
-            sys.stdout.write(f"{self.id} FAIL {self.title}\n\n{await self._report(error)}\n")
+            sys.stdout.write(f"{self.id} FAIL {self.title}\n\n{report}\n")
+            if picture is not None:
+                self._display(picture)
 
 
 class _LoopGuard:
@@ -145,9 +159,11 @@ class _LoopGuard:
             return
         frames = sys._current_frames()  # noqa: SLF001
         stacks = "\n".join(
-            f"{thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident])[-8:])}"
+            f"{thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident])[-count:])}"
             for thread in threading.enumerate()
             if thread.ident in frames and thread is not threading.current_thread()
+            # Of the others, which are many, only where they are.
+            for count in [8 if thread is self._main else 1]
         )
         with self._deciding:
             if not self._ended.is_set():

@@ -23,6 +23,11 @@ class Engine:
     * once the :class:`threading.Event` ``stop`` is set, kills the kernel at once, writes what had
       finished, and raises :class:`~ssot.lab.progress.Stopped`
     * with ``only``, ids of checks, leaves the cells of all other checks out
+    * with ``shuffle``, a seed, runs the checks in an order drawn from it
+    * with ``environment``, a mapping, gives the kernel these variables on top of its own
+    * has the evidence of the checks written beside the output, as ``<output>.evidence.json``
+    * writes a mask in the place of each parameter that is secret by its name, and of every secret
+      of the environment and the parameters that a cell shows
     * with ``kernel_log``, a binary file, sends there what the kernel writes outside of cells
 
     All of these are keyword arguments of :func:`papermill.execute_notebook`.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
 
+import nbformat
 import papermill
 from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -20,11 +23,20 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.log import logger as papermill_logger
 
+from ssot.environment import secrets_among
+from ssot.lab.evidence import PATH_VARIABLE
 from ssot.lab.kernel import KernelManager
-from ssot.lab.notebook import Check, Outcome, Verdict, checks, is_check, outcome, printed
+from ssot.lab.notebook import Check, Outcome, Verdict, checks, is_check, outcome, printed, tags
 from ssot.lab.progress import Finished, Started, Stopped
+from ssot.lab.secrecy import Secrets, masked
 
-__all__ = ["Execution", "execute"]
+__all__ = ["LONGEST", "Execution", "execute"]
+
+LONGEST = 180.0
+"""Seconds after which a cell is given up and its kernel ended, whatever holds it.
+
+A check ends itself long before, unless it hangs in a call in C that no signal reaches.
+"""
 
 _POLL = 0.1  # seconds between two looks at the kernel and at the request to stop
 
@@ -65,6 +77,20 @@ class Execution(NBClientEngine):  # type: ignore[misc]
     """papermill's engine with the options of :class:`ssot.lab.engine.Engine`."""
 
     @classmethod
+    def execute_notebook(cls, nb: NotebookNode, kernel_name: str, **options: Any) -> NotebookNode:
+        """Execute ``nb`` and return it; secret parameters are masked before anything is written."""
+        given = nb.metadata.get("papermill", {}).get("parameters", {})
+        variables = {**os.environ, **(options.get("environment") or {}), **given}
+        executed: NotebookNode = super().execute_notebook(
+            nb,
+            kernel_name,
+            secrets=Secrets(secrets_among(variables)),
+            sources=_mask_parameters(nb),
+            **options,
+        )
+        return executed
+
+    @classmethod
     def execute_managed_notebook(
         cls,
         nb_man: NotebookExecutionManager,
@@ -76,20 +102,28 @@ class Execution(NBClientEngine):  # type: ignore[misc]
         progress: Progress | None = None,
         stop: threading.Event | None = None,
         only: Collection[str] = (),
+        shuffle: int | None = None,
+        environment: Mapping[str, str] | None = None,
         kernel_log: IO[bytes] | None = None,
+        secrets: Secrets,
+        sources: Mapping[str, str],
         **options: Any,
     ) -> NotebookNode:
         """Execute the notebook of ``nb_man`` in a kernel of its own, which is gone afterwards."""
         found = {check.cell_id: check for check in checks(nb_man.nb)}
         if only:
             nb_man.nb.cells = _only(nb_man.nb.cells, found, only)
+        if shuffle is not None:
+            nb_man.nb.cells = _shuffled(nb_man.nb.cells, random.Random(shuffle))  # noqa: S311
         options.pop("input_path", None)
         client = _Client(
             nb_man,
             checks=found,
             progress=progress or _Lines(nb_man),
             stop=stop or threading.Event(),
-            timeout=execution_timeout,
+            secrets=secrets,
+            sources=sources,
+            timeout=execution_timeout or LONGEST,
             startup_timeout=start_timeout,
             kernel_name=kernel_name,
             kernel_manager_class=KernelManager,
@@ -98,7 +132,11 @@ class Execution(NBClientEngine):  # type: ignore[misc]
             **options,
         )
         streams = {"stdout": kernel_log, "stderr": kernel_log} if kernel_log else {}
-        executed: NotebookNode = client.execute(**streams)
+        output = nb_man.nb.metadata.get("papermill", {}).get("output_path")
+        variables = {**os.environ, **(environment or {})}
+        if output and PATH_VARIABLE not in (environment or {}):
+            variables[PATH_VARIABLE] = str(Path(output).with_suffix(".evidence.json").absolute())
+        executed: NotebookNode = client.execute(env=variables, **streams)
         return executed
 
 
@@ -113,6 +151,35 @@ def _only(
         else:
             kept.append(cell)
     return kept
+
+
+def _shuffled(cells: list[NotebookNode], order: random.Random) -> list[NotebookNode]:
+    """Return ``cells`` with the checks in another order, each with the markdown above it."""
+    places = [index for index, cell in enumerate(cells) if is_check(cell)]
+    drawn = [(cells[index - 1], cells[index]) for index in places]
+    order.shuffle(drawn)
+    result = list(cells)
+    for index, pair in zip(places, drawn, strict=True):
+        result[index - 1 : index + 1] = pair
+    return result
+
+
+def _mask_parameters(node: NotebookNode) -> dict[str, str]:
+    """Mask the secret parameters that papermill put into ``node``; the cells as they were, by id.
+
+    Whoever replays it sees by the mask that a value is to be given again.
+    """
+    given = node.metadata.get("papermill", {}).get("parameters", {})
+    if masked(given) == given:
+        return {}
+    node.metadata["papermill"]["parameters"] = masked(given)
+    sources: dict[str, str] = {}
+    for cell in node.cells:
+        if cell.cell_type == "code" and "injected-parameters" in tags(cell):
+            sources[cell.id] = cell.source
+            lines = [f"{name} = {value!r}" for name, value in masked(given).items()]
+            cell.source = "\n".join(["# Parameters", *lines])
+    return sources
 
 
 class _Lines:
@@ -147,12 +214,16 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         checks: dict[str, Check],
         progress: Progress,
         stop: threading.Event,
+        secrets: Secrets,
+        sources: Mapping[str, str],
         **options: Any,
     ) -> None:
         super().__init__(nb_man, **options)
         self._checks = checks
         self._progress = progress
         self._stop = stop
+        self._secrets = secrets
+        self._sources = sources
 
     def papermill_execute_cells(self) -> None:
         """Execute the code cells, up to the first that fails and is no check."""
@@ -170,7 +241,10 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         begin = perf_counter()
         try:
             self.nb_man.cell_start(cell, index)
-            self.execute_cell(cell, index)
+            if cell.id in self._sources:
+                self._execute_unmasked(cell, index)
+            else:
+                self.execute_cell(cell, index)
         except DeadKernelError:
             self.nb_man.cell_exception(cell, cell_index=index)
             if self._stop.is_set():
@@ -180,7 +254,8 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
             raise
         except CellExecutionError as error:
             self.nb_man.cell_exception(cell, cell_index=index)
-            result = Outcome(Verdict.FAIL, f"{error.ename}: {error.evalue}")
+            told = self._secrets(f"{error.ename}: {error.evalue}")
+            result = Outcome(Verdict.FAIL, told)
         else:
             result = outcome(cell, check)
         finally:
@@ -188,6 +263,20 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
             seconds = perf_counter() - begin
             self._progress(Finished(cell.id, check, result, seconds, printed(cell.outputs)))
         return check is not None or result.verdict is Verdict.PASS
+
+    def _execute_unmasked(self, cell: NotebookNode, index: int) -> None:
+        """Execute a cell as it was, while in the notebook it stays masked."""
+        unmasked = nbformat.from_dict({**cell, "source": self._sources[cell.id]})  # type: ignore[no-untyped-call]
+        try:
+            self.execute_cell(unmasked, index)
+        finally:
+            cell.outputs, cell.execution_count = unmasked.outputs, unmasked.execution_count
+            self.nb.cells[index] = cell
+
+    def process_message(self, msg: dict[str, Any], *rest: Any, **more: Any) -> Any:
+        """Take a message of the kernel into the notebook, without any secret that is known here."""
+        msg = {**msg, "content": self._secrets.clean(msg["content"])}
+        return super().process_message(msg, *rest, **more)
 
     async def _async_poll_kernel_alive(self) -> None:
         # nbclient's own looks once a second, and knows of no stop. It ends a cell by cancelling the

@@ -24,3 +24,10 @@ class KernelManager(AsyncKernelManager):
             os.makedirs(os.path.dirname(socket), mode=0o700, exist_ok=True)
             options = {"transport": "ipc", "ip": socket} | options
         super().__init__(**options)
+
+    async def _async_interrupt_kernel(self) -> None:
+        # Jupyter interrupts a kernel before it shuts it down. One that has just answered, and not
+        # yet gone back to ignoring the signal, says so on stderr: "KeyboardInterrupt caught in
+        # kernel". Ours is idle by then, or killed; there is nothing to interrupt.
+        if not self.shutting_down:
+            await super()._async_interrupt_kernel()

@@ -23,15 +23,16 @@ from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager, Runnin
 from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
 
 from ssot.lab.notebook import (
+    CannotRun,
     Check,
     Outcome,
     Verdict,
-    checks,
     error_of,
     is_check,
     outcome,
     plain,
     printed,
+    read,
     tags,
 )
 
@@ -112,9 +113,11 @@ class NotebookFile(IPyNbFile):  # type: ignore[misc]
 
     def collect(self) -> Iterator[CellItem]:
         """Yield an item for each code cell, named by the cell's id."""
+        try:
+            self.checks = {check.cell_id: check for check in read(self.path).checks}
+        except CannotRun as error:
+            raise self.CollectError("\n".join(error.problems)) from None
         for item in super().collect():
-            if not self.checks:
-                self.checks = {check.cell_id: check for check in checks(self.nb)}
             yield CellItem.from_parent(
                 self,
                 name=item.cell.get("id", item.name),

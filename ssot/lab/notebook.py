@@ -16,7 +16,11 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from ssot.environment import MASK, is_secret_name
 from ssot.errors import SsotError
+from ssot.lab.files import write_atomically
+from ssot.lab.observations import COMPONENTS
+from ssot.lab.syntax import parse, parse_expression
 
 __all__ = [
     "CannotRun",
@@ -38,10 +42,13 @@ __all__ = [
     "tags",
     "validate_form",
     "validate_parameters",
+    "write",
 ]
 
 _HEADING = re.compile(r"^### (?P<id>[A-Z][A-Z0-9]*-\d+) · (?P<title>\S.*?)\s*$", re.MULTILINE)
 _BVJ = re.compile(r"^BVJ:(?P<parts>.*)$", re.MULTILINE)
+_INTERPLAY = re.compile(r"^Interplay:(?P<ends>.*)$", re.MULTILINE)
+_EXCUSED = re.compile(r"^Excused: (?P<item>[\w -]+?) \((?P<reason>[^)]+)\)\s*$", re.MULTILINE)
 _VERDICT = re.compile(
     r"^(?P<id>[A-Z][A-Z0-9]*-\d+) (?P<verdict>PASS|UNKNOWN|FAIL)(?: (?P<rest>.*))?$"
 )
@@ -82,13 +89,27 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: its id and title from the heading, its code cell, and the markdown above it."""
+    """One check: its id and title from the heading, its code cell, and the markdown above it.
+
+    ``between`` names the two components whose interplay it is, the one that acts first; ``excused``
+    the items of the audit that do not apply to it, each with the reason.
+    """
 
     id: str
     title: str
     bvj: tuple[str, ...]
     cell_id: str
     markdown: str
+    between: tuple[str, ...] = ()
+    excused: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def why(self) -> str:
+        """The sentences below the heading, without the lines for programs."""
+        lines = _HEADING.sub("", self.markdown)
+        for pattern in (_BVJ, _INTERPLAY, _EXCUSED):
+            lines = pattern.sub("", lines)
+        return lines.strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +195,13 @@ def read(path: Path) -> Notebook:
         raise CannotRun([f"{path}: is not JSON: {error}"]) from None
     if not isinstance(raw, dict) or not isinstance(raw.get("cells"), list):
         raise CannotRun([f"{path}: is not a notebook: there is no list of cells in it"])
+    if not all(isinstance(cell, dict) for cell in raw["cells"]):
+        raise CannotRun([f"{path}: is not a notebook: one of its cells is no object"])
     version = f"{raw.get('nbformat')}.{raw.get('nbformat_minor')}"
     if version != "4.5":
         raise CannotRun([f"{path}: is nbformat {version}; 4.5 is needed (cell ids)"])
     # before nbformat sees them: it makes up an id for a cell that has none or another's
-    ids = [cell.get("id") for cell in raw["cells"] if isinstance(cell, dict)]
+    ids = [cell.get("id") for cell in raw["cells"]]
     doubtful = sorted({str(each) for each in ids if each is None or ids.count(each) > 1})
     if doubtful:
         problems = [
@@ -198,6 +221,17 @@ def read(path: Path) -> Notebook:
         return Notebook(path, node, checks(node), parameters(node))
     except CannotRun as error:
         raise CannotRun([f"{path}: {problem}" for problem in error.problems]) from None
+
+
+def write(path: Path, text: str) -> None:
+    """Put ``text`` in the place of the notebook at ``path``, whole or not at all.
+
+    Raises :class:`CannotRun` when it cannot be written.
+    """
+    try:
+        write_atomically(path, text.encode(), mode=path.stat().st_mode & 0o7777)
+    except OSError as error:
+        raise CannotRun([f"{path}: cannot be written: {error.strerror or error}"]) from error
 
 
 # Cells
@@ -259,13 +293,27 @@ def checks(node: NotebookNode) -> tuple[Check, ...]:
                 f"cell {cell.id}: no heading like '### GP-01 · Title' in a markdown cell above it"
             )
             continue
-        check = Check(heading["id"], heading["title"], _bvj(markdown), cell.id, markdown)
+        check = _made(heading, markdown, cell)
         if any(check.id == other.id for other in found):
             problems.append(f"cell {cell.id}: there is another check {check.id}")
         found.append(check)
     if problems:
         raise CannotRun(problems)
     return tuple(found)
+
+
+def _made(heading: re.Match[str], markdown: str, cell: NotebookNode) -> Check:
+    interplay = _INTERPLAY.search(markdown)
+    ends = interplay["ends"].split("→") if interplay else []
+    return Check(
+        heading["id"],
+        heading["title"],
+        _bvj(markdown),
+        cell.id,
+        markdown,
+        tuple(end.strip() for end in ends),
+        tuple((found["item"], found["reason"]) for found in _EXCUSED.finditer(markdown)),
+    )
 
 
 def _bvj(markdown: str) -> tuple[str, ...]:
@@ -328,7 +376,7 @@ def _parameters(node: NotebookNode) -> tuple[tuple[Parameter, ...], list[str]]:
         return (), [f"{len(cells) or 'no'} code cell{'s' * (len(cells) > 1)} tagged 'parameters'"]
     source = cells[0].source
     try:
-        body = ast.parse(source).body
+        body = parse(source).body
     except SyntaxError as error:
         return (), [f"parameters cell, line {error.lineno}: {error.msg}"]
     comments = {
@@ -376,9 +424,10 @@ def validate_parameters(known: Sequence[Parameter], given: Mapping[str, object])
         parameter = by_name.get(name)
         if parameter is None:
             problems.append(f"no parameter {name}{nearest(name, by_name)}")
-        elif not _fits(value, ast.parse(parameter.annotation, mode="eval").body):
+        elif not _fits(value, parse_expression(parameter.annotation).body):
             problems.append(
-                f"parameter {name}: {parameter.annotation} expected, given {_given(value)}"
+                f"parameter {name}: {parameter.annotation} expected, "
+                f"given {_given(MASK if is_secret_name(name) else value)}"
             )
     return problems
 
@@ -393,7 +442,7 @@ def _fits(value: object, annotation: ast.expr) -> bool | None:
         case ast.Constant(value=None):
             return value is None
         case ast.Constant(value=str() as text):
-            return _fits(value, ast.parse(text, mode="eval").body)
+            return _fits(value, parse_expression(text).body)
         case ast.Name(id="float"):
             return isinstance(value, int | float) and not isinstance(value, bool)
         case ast.Name(id="int"):
@@ -507,13 +556,14 @@ def _check(markdown: str, cell: NotebookNode) -> tuple[Check | None, list[str]]:
         if heading is None:
             problems.append("no heading like '### GP-01 · Title' above it")
         else:
-            check = Check(heading["id"], heading["title"], _bvj(markdown), cell.id, markdown)
+            check = _made(heading, markdown, cell)
         lines = _BVJ.findall(markdown)
         parts = _bvj(markdown)
         if len(lines) != 1:
             problems.append(f"{len(lines) or 'no'} BVJ line{'s' * (len(lines) > 1)} above it")
         elif len(parts) != 4 or not all(parts):
             problems.append("its BVJ does not have four parts (segment | goal | value | strategic)")
+        problems += _interplay(markdown, check)
     problems += _code(cell.source, check)
     problems += _record(cell, check)
     if check is not None and not re.fullmatch(rf"{check.id.lower()}-[a-z0-9-]+", cell.id):
@@ -521,10 +571,25 @@ def _check(markdown: str, cell: NotebookNode) -> tuple[Check | None, list[str]]:
     return check, problems
 
 
+def _interplay(markdown: str, check: Check | None) -> list[str]:
+    """Return what is wrong with the line that names the two components."""
+    lines = _INTERPLAY.findall(markdown)
+    if len(lines) != 1:
+        return [f"{len(lines) or 'no'} line like 'Interplay: auth → database' above it"]
+    between = check.between if check is not None else ()
+    if len(between) != 2 or between[0] == between[1]:
+        return [f"its interplay is not between two components ({lines[0].strip()})"]
+    return [
+        f"its interplay names no component {each!r}{nearest(each, COMPONENTS)}"
+        for each in between
+        if each not in COMPONENTS
+    ]
+
+
 def _code(source: str, check: Check | None) -> list[str]:
     """Return the violations that stand in the source of a check cell."""
     try:
-        tree = ast.parse(source)
+        tree = parse(source)
     except SyntaxError as error:
         return [f"line {error.lineno} is not plain Python: {error.msg}"]
     problems = []

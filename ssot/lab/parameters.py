@@ -8,7 +8,9 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ssot.environment import is_secret_name
 from ssot.errors import SettingsError
+from ssot.lab.syntax import parse
 
 __all__ = ["COMMON", "PREFIX", "check_parameters", "injected_names", "overrides"]
 
@@ -23,6 +25,8 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "users": (2, 1000),
     "seed": (0, 2**63 - 1),
     "latency_ms": (0, 2000),
+    # Two that race cannot always tell one that builds for both from two that build.
+    "threads": (3, 256),
 }
 
 
@@ -31,7 +35,7 @@ def injected_names(cells: Iterable[str]) -> set[str]:
     names: set[str] = set()
     for source in cells:
         if source.startswith("# Parameters\n"):
-            for statement in ast.parse(source).body:
+            for statement in parse(source).body:
                 if isinstance(statement, ast.Assign):
                     names |= {t.id for t in statement.targets if isinstance(t, ast.Name)}
     return names
@@ -59,6 +63,9 @@ def check_parameters(given: Mapping[str, Any], injected: Iterable[str]) -> None:
         if name == "services":
             if value not in _SERVICES:
                 problems.append(f"services must be one of {', '.join(_SERVICES)}, not {value!r}")
+        elif is_secret_name(name):
+            if not isinstance(value, str):
+                problems.append(f"{name} must be a text, not {type(value).__name__}")
         elif isinstance(value, bool) or not isinstance(value, int):
             problems.append(
                 f"{name} must be a whole number, not {value!r} ({type(value).__name__})"

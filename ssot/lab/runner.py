@@ -1,8 +1,8 @@
 """The runner: executes notebooks side by side and keeps the result of every check as it ends.
 
-A run writes into a folder of its own, ``outputs/<run>/``: the executed notebooks, ``results.json``
-(complete from the start, rewritten whole after every check) and ``junit.xml``; ``outputs/latest``
-points to it.
+A run writes into a folder of its own, ``outputs/<run>/``: the executed notebooks, beside each its
+evidence, ``results.json`` (complete from the start, rewritten whole after every check),
+``junit.xml`` and ``index.html``; ``outputs/latest`` points to it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ from xml.etree import ElementTree as ET
 import nbclient.exceptions
 import papermill
 
+from ssot.environment import secrets_among
 from ssot.errors import SettingsError
+from ssot.lab.digest import digest
+from ssot.lab.evidence import PATH_VARIABLE
 from ssot.lab.execution import execute
+from ssot.lab.files import write_atomically
 from ssot.lab.notebook import (
     CannotRun,
     Check,
@@ -39,11 +43,23 @@ from ssot.lab.notebook import (
 )
 from ssot.lab.parameters import COMMON, check_parameters
 from ssot.lab.progress import Finished, Started, Stopped
+from ssot.lab.report import write_report
+from ssot.lab.secrecy import Secrets, masked
+from ssot.lab.services import ServiceError
+from ssot.lab.services.workspace import place_for_workspaces
 
-__all__ = ["CheckResult", "Event", "NotebookResult", "Run", "run"]
+__all__ = [
+    "CheckResult",
+    "Event",
+    "NotebookResult",
+    "Run",
+    "new_run_id",
+    "point_to",
+    "run",
+]
 
 _NOT_RUN = "it was not run"
-_SECRET = re.compile(r"password|secret|token|key", re.IGNORECASE)
+_PACKAGE = Path(__file__).parents[1]
 # what XML 1.0 cannot hold
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -61,12 +77,18 @@ class CheckResult:
 
 @dataclass(slots=True)
 class NotebookResult:
-    """What is known of one notebook by now; ``error`` is a failure outside of its checks."""
+    """What is known of one execution of a notebook by now.
+
+    ``round`` counts from 1 when it is repeated. ``shuffle`` draws the order of its checks; ``None``
+    leaves it. ``error`` is a failure outside of its checks.
+    """
 
     notebook: Notebook
     output: Path
     parameters: Mapping[str, object]
     checks: dict[str, CheckResult]
+    round: int = 1
+    shuffle: int | None = None
     seconds: float = 0.0
     error: str = ""
 
@@ -74,6 +96,11 @@ class NotebookResult:
     def name(self) -> str:
         """The stem of the notebook's file."""
         return self.notebook.path.stem
+
+    @property
+    def evidence(self) -> Path:
+        """Where its kernel writes the evidence of its checks."""
+        return self.output.with_suffix(".evidence.json")
 
     @property
     def verdict(self) -> Verdict:
@@ -91,6 +118,9 @@ class Run:
     parameters: Mapping[str, object]
     notebooks: list[NotebookResult] = field(default_factory=list)
     stopped: bool = False
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seconds: float = 0.0
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -132,32 +162,60 @@ def run(
     outputs: Path,
     jobs: int,
     only: Collection[str] = (),
+    repeat: int = 1,
+    shuffle: bool = False,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
     on_event: Callable[[Event], None] = lambda _: None,
     stop: threading.Event | None = None,
 ) -> Run:
     """Execute ``notebooks``, at most ``jobs`` at a time, and return what came of them.
 
     A parameter goes to the notebooks that have it. ``only`` names the checks to run, each after
-    its notebook's setup; notebooks that have none of them are left out. ``on_event`` is called in
-    the calling thread. Once ``stop`` is set, or when ``on_event`` raises, the kernels are killed
-    and what had finished is kept.
+    its notebook's setup; notebooks that have none of them are left out. With ``repeat``, every
+    notebook runs so many times, each round with the next seed; with ``shuffle``, its checks run in
+    an order drawn from that seed. ``environment`` are variables for the kernels, over those of this
+    process. ``folder`` is a new one for the outputs, instead of one in ``outputs`` that ``latest``
+    then points to. ``on_event`` is called in the calling thread. Once ``stop`` is set, or when
+    ``on_event`` raises, the kernels are killed and what had finished is kept.
 
     Raises :class:`CannotRun`, before anything is started, with everything that is wrong with the
-    notebooks, the parameters, ``only`` or the folder ``outputs``.
+    notebooks, the parameters, ``only``, the folder ``outputs`` or the place of workspaces; and when
+    that folder can no longer be written: what was written before stays.
     """
     stop = stop or threading.Event()
+    begin = perf_counter()
     plan = _plan([*notebooks], parameters, only)
-    result = _prepare(outputs, parameters, plan, only)
     try:
-        with contextlib.closing(_execute(result, jobs, only, stop)) as events:
+        # Every lab would find it out by itself, and none of the checks would be run.
+        place_for_workspaces()
+    except ServiceError as error:
+        raise CannotRun([str(error)]) from error
+    result = _prepare(outputs, parameters, plan, only, folder, repeat, shuffle=shuffle)
+    try:
+        with contextlib.closing(_execute(result, jobs, only, environment, stop)) as events:
             for event in events:
-                _write_results(result)
+                result.seconds = perf_counter() - begin
+                _keep(result)
                 on_event(event)
     finally:
         result.stopped = stop.is_set()
-        _write_results(result)
-        _write_atomically(result.folder / "junit.xml", _junit(result))
+        _keep(result, ended=True)
     return result
+
+
+def _keep(result: Run, *, ended: bool = False) -> None:
+    """Write what is known by now; at the end, all that is made of it."""
+    try:
+        _write_results(result)
+        if ended:
+            write_atomically(result.folder / "junit.xml", _junit(result))
+            with contextlib.suppress(CannotRun):
+                # Evidence that cannot be read fails no run; the audit says that it is missing.
+                write_report(result.folder)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CannotRun([f"outputs can no longer be written to {result.folder}: {why}"]) from error
 
 
 def _plan(
@@ -212,34 +270,67 @@ def _prepare(
     parameters: Mapping[str, object],
     plan: Sequence[Notebook],
     only: Collection[str],
+    folder: Path | None,
+    repeat: int,
+    *,
+    shuffle: bool,
 ) -> Run:
     """Make the folder of a new run, with results that are all unknown, and point latest to it."""
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"[:-3] + f"Z-{secrets.token_hex(2)}"
     outputs = outputs.absolute()
-    result = Run(name, outputs / name, dict(parameters))
-    for notebook in plan:
-        wanted = [check for check in notebook.checks if not only or check.id in only]
-        result.notebooks.append(
-            NotebookResult(
-                notebook,
-                result.folder / notebook.path.name,
-                _known_to(notebook, parameters),
-                {check.id: CheckResult(check) for check in wanted},
+    own = (folder or outputs / new_run_id()).absolute()
+    result = Run(own.name, own, dict(parameters))
+    result.digests = {each.path.stem: digest([_PACKAGE, each.path]) for each in plan}
+    for number in range(1, repeat + 1):
+        for notebook in plan:
+            wanted = [check for check in notebook.checks if not only or check.id in only]
+            given = _known_to(notebook, parameters)
+            seed = _seed(notebook, given) + number - 1
+            suffix = f"-{number:03}" if repeat > 1 else ""
+            result.notebooks.append(
+                NotebookResult(
+                    notebook,
+                    result.folder / f"{notebook.path.stem}{suffix}.ipynb",
+                    {**given, "seed": seed} if repeat > 1 else given,
+                    {check.id: CheckResult(check) for check in wanted},
+                    round=number,
+                    shuffle=seed if shuffle else None,
+                )
             )
-        )
     try:
         result.folder.mkdir(parents=True)
         _write_results(result)
-        link = outputs / f".latest-{name}"
-        link.symlink_to(name)
-        os.replace(link, outputs / "latest")
+        if folder is None:
+            point_to(result.folder, outputs / "latest")
     except OSError as error:
-        raise CannotRun([f"outputs cannot be written to {outputs}: {error}"]) from error
+        where = folder or outputs
+        raise CannotRun([f"outputs cannot be written to {where}: {error}"]) from error
     return result
 
 
+def new_run_id() -> str:
+    """Return a fresh name of a run: the time in UTC, and a few digits that make it unique."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"[:-3] + f"Z-{secrets.token_hex(2)}"
+
+
+def point_to(folder: Path, link: Path) -> None:
+    """Make ``link``, a name beside ``folder``, point to it: at once, whatever it pointed to."""
+    draft = link.with_name(f".{link.name}-{folder.name}")
+    draft.symlink_to(folder.name)
+    os.replace(draft, link)
+
+
+def _seed(notebook: Notebook, given: Mapping[str, object]) -> int:
+    known = {each.name: each.default for each in notebook.parameters} | dict(given)
+    seed = known.get("seed", 0)
+    return seed if isinstance(seed, int) else 0
+
+
 def _execute(
-    result: Run, jobs: int, only: Collection[str], stop: threading.Event
+    result: Run,
+    jobs: int,
+    only: Collection[str],
+    environment: Mapping[str, str] | None,
+    stop: threading.Event,
 ) -> Generator[Event]:
     """Execute the notebooks and put what they tell into ``result``; yield what happened.
 
@@ -250,7 +341,7 @@ def _execute(
     with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="notebook") as pool:
         try:
             for notebook in result.notebooks:
-                pool.submit(_execute_one, notebook, only, stop, messages.put)
+                pool.submit(_execute_one, notebook, only, environment, stop, messages.put)
             while left:
                 notebook, message = messages.get()
                 left -= isinstance(message, _Ended)
@@ -263,12 +354,14 @@ def _execute(
 def _execute_one(
     notebook: NotebookResult,
     only: Collection[str],
+    environment: Mapping[str, str] | None,
     stop: threading.Event,
     send: Callable[[_Message], None],
 ) -> None:
     """Execute one notebook, in a thread of its own; whatever happens is sent, nothing raised."""
     begin = perf_counter()
     error = ""
+    clean = Secrets(secrets_among({**os.environ, **(environment or {}), **notebook.parameters}))
     log = notebook.output.with_suffix(".kernel.log")
     try:
         if stop.is_set():
@@ -281,6 +374,8 @@ def _execute_one(
                 progress=lambda event: send((notebook, event)),
                 stop=stop,
                 only=only,
+                shuffle=notebook.shuffle,
+                environment={**(environment or {}), PATH_VARIABLE: str(notebook.evidence)},
                 kernel_log=kernel_log,
             )
     except Stopped:
@@ -293,10 +388,12 @@ def _execute_one(
         error = f"{type(exception).__name__}: {exception}{_last_words(log)}"
     finally:
         with contextlib.suppress(OSError):
-            # jupyter interrupts a kernel that it shuts down, and the kernel says so
             if not error or not log.stat().st_size:
                 log.unlink()
-        send((notebook, _Ended(perf_counter() - begin, error)))
+            else:
+                text = log.read_text(encoding="utf-8", errors="replace")
+                write_atomically(log, clean(text).encode())
+        send((notebook, _Ended(perf_counter() - begin, clean(error))))
 
 
 def _last_words(log: Path) -> str:
@@ -340,17 +437,25 @@ def _apply(notebook: NotebookResult, message: Started | Finished | _Ended) -> It
 
 def _write_results(result: Run) -> None:
     content = {
+        "version": 1,
         "run": result.id,
+        "began": result.began.isoformat(timespec="seconds"),
+        "seconds": round(result.seconds, 3),
+        "digests": dict(result.digests),
         "stopped": result.stopped,
         "verdict": str(result.verdict),
         "seed": result.parameters.get("seed"),
-        "parameters": _redacted(result.parameters),
+        "seeds": _seeds(result),
+        "parameters": masked(result.parameters),
         "notebooks": [
             {
                 "name": notebook.name,
                 "path": str(notebook.notebook.path),
                 "output": notebook.output.name,
-                "parameters": _redacted(
+                "evidence": notebook.evidence.name if notebook.evidence.exists() else None,
+                "round": notebook.round,
+                "shuffle": notebook.shuffle,
+                "parameters": masked(
                     {each.name: each.default for each in notebook.notebook.parameters}
                     | dict(notebook.parameters)
                 ),
@@ -365,6 +470,10 @@ def _write_results(result: Run) -> None:
                         "verdict": str(each.verdict),
                         "seconds": round(each.seconds, 3),
                         "message": each.message,
+                        "printed": each.printed if each.verdict else "",
+                        "bvj": list(each.check.bvj),
+                        "between": list(each.check.between),
+                        "why": each.check.why,
                     }
                     for each in notebook.checks.values()
                 ],
@@ -373,17 +482,7 @@ def _write_results(result: Run) -> None:
         ],
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    _write_atomically(result.folder / "results.json", text.encode())
-
-
-def _redacted(parameters: Mapping[str, object]) -> dict[str, object]:
-    return {name: "***" if _SECRET.search(name) else value for name, value in parameters.items()}
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(content)
-    os.replace(draft, path)
+    write_atomically(result.folder / "results.json", text.encode())
 
 
 def _junit(result: Run) -> bytes:
@@ -398,7 +497,7 @@ def _junit(result: Run) -> bytes:
         suite = ET.SubElement(
             suites,
             "testsuite",
-            name=notebook.name,
+            name=_suite(notebook, result),
             tests=str(len(cases) + bool(notebook.error)),
             failures=str(counts.count(Verdict.FAIL) + bool(notebook.error)),
             errors=str(counts.count(Verdict.UNKNOWN)),
@@ -423,6 +522,18 @@ def _junit(result: Run) -> bytes:
                 reason.text = _xml(each.printed)
     content: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
     return content
+
+
+def _seeds(result: Run) -> list[object]:
+    """The seed of each round, when there are several."""
+    if all(notebook.round == 1 for notebook in result.notebooks):
+        return []
+    return list(dict.fromkeys(each.parameters.get("seed") for each in result.notebooks))
+
+
+def _suite(notebook: NotebookResult, result: Run) -> str:
+    rounds = max(each.round for each in result.notebooks)
+    return f"{notebook.name} (round {notebook.round})" if rounds > 1 else notebook.name
 
 
 def _xml(text: str) -> str:

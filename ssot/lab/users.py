@@ -7,11 +7,12 @@ import datetime as dt
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ssot.context import UserContext, new_id
 from ssot.errors import SsotError
 from ssot.events import TERMINAL, Position
+from ssot.lab.observations import Observations
 from ssot.lab.timeline import Timeline
 from ssot.websocket.client import Client, ClientStatistics, Received
 
@@ -19,13 +20,20 @@ __all__ = ["LabClient", "User", "usage_rows"]
 
 _PATIENCE = 12.0
 
+# What stands in the log was ordered there, came from an agent and through a node.
+_LOG = frozenset({"streams", "websocket"})
+_EVENTS = _LOG | {"agents"}
+
 _MODELS = {"atlas-large": (9.0, 27.0), "atlas-small": (0.6, 1.8), "meridian": (2.5, 10.0)}
 """Prices in micro-dollars for an input and an output token."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account that exists, with its access token and the rows that are this user's."""
+    """An account that exists, with its access token and the rows that are this user's.
+
+    ``login`` and ``password`` are empty for who logs in by other means.
+    """
 
     name: str
     login: str
@@ -71,11 +79,20 @@ def usage_rows(
 class LabClient:
     """One client of one user, with everything that it has received."""
 
-    def __init__(self, user: User, client: Client, timeline: Timeline) -> None:
+    watches: ClassVar[frozenset[str]] = frozenset({"websocket"})
+
+    def __init__(
+        self,
+        user: User,
+        client: Client,
+        timeline: Timeline,
+        observations: Observations | None = None,
+    ) -> None:
         self.user = user
         self.received_events: list[Received] = []
         self._client = client
         self._timeline = timeline
+        self._saw = (observations or Observations(dict)).saw
         self._changed = asyncio.Condition()
         self._failure: SsotError | None = None
         self._task: asyncio.Task[None] | None = None
@@ -100,17 +117,17 @@ class LabClient:
     @property
     def user_id(self) -> str:
         """Whom the node took this client for."""
-        return self._client.user_id
+        return self._saw({"auth", "websocket"}, self._client.user_id)
 
     @property
     def position(self) -> Position | None:
         """The position of the last event: where to resume from."""
-        return self._client.position
+        return self._saw(_LOG, self._client.position)
 
     @property
     def sequence(self) -> list[int]:
         """The sequence numbers, as they came."""
-        return [received.position.seq for received in self.received_events]
+        return self._saw(_LOG, [received.position.seq for received in self.received_events])
 
     def statistics(self) -> ClientStatistics:
         """What has happened to this client."""
@@ -125,17 +142,22 @@ class LabClient:
             text, thread_id=thread, agent="usage_analysis", message_id=message_id
         )
 
+    async def answer(self, text: str) -> Any:
+        """Ask, wait for the last event of the run, and return its ``result``."""
+        return await self.finished(await self.ask(text))
+
     async def record(self, run_id: str) -> dict[str, Any] | None:
         """The durable record of a run, over the socket."""
-        return await self._client.run(run_id)
+        return self._saw({"database", "websocket"}, await self._client.run(run_id))
 
     def events(self, run_id: str) -> list[Received]:
         """What has come of one run, in the order in which it came."""
-        return [received for received in self.received_events if received.event.run_id == run_id]
+        events = [each for each in self.received_events if each.event.run_id == run_id]
+        return self._saw(_EVENTS, events)
 
     def types(self, run_id: str) -> list[str]:
         """The types of one run's events, in the order in which they came."""
-        return [received.event.type for received in self.events(run_id)]
+        return self._saw(_EVENTS, [received.event.type for received in self.events(run_id)])
 
     async def received(self, count: int) -> None:
         """Wait until this many events have come."""
@@ -150,7 +172,9 @@ class LabClient:
         await self.until(
             lambda: bool(TERMINAL.intersection(self.types(run_id))), what=f"the end of {run_id}"
         )
-        return self.events(run_id)[-1].event.payload.data.get("result")
+        # What an agent answers is what its tools have read.
+        result = self.events(run_id)[-1].event.payload.data.get("result")
+        return self._saw(_EVENTS | {"database"}, result)
 
     async def until(self, condition: Callable[[], bool], *, what: str) -> None:
         """Wait until ``condition`` holds, looking at each event.

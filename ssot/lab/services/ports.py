@@ -8,17 +8,43 @@ from pathlib import Path
 
 from ssot.lab.services.errors import ServiceError
 
-__all__ = ["is_free", "pick_port"]
+__all__ = ["ReservedPort", "is_free", "pick_port"]
 
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _TRIES = 100
 
 
+class ReservedPort:
+    """A port for a server that comes later: whoever else looks for one meanwhile gets another.
+
+    The server itself listens as always, with ``SO_REUSEADDR``; so does the next one when it ended.
+    """
+
+    def __init__(self) -> None:
+        for _ in range(_TRIES):
+            self.number = pick_port()
+            # Bound and never listening: it keeps off those who probe, and no one who listens.
+            self._keeper = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self._keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                self._keeper.bind(("127.0.0.1", self.number))
+            except OSError:
+                self._keeper.close()
+                continue
+            return
+        raise ServiceError(f"each of {_TRIES} ports that were free was taken a moment later")
+
+    def close(self) -> None:
+        """Give it up. A server that listens there goes on."""
+        self._keeper.close()
+
+
 def is_free(port: int) -> bool:
-    """Whether a server could listen on 127.0.0.1:``port`` now."""
+    """Whether nobody listens on 127.0.0.1:``port`` now, or has reserved it.
+
+    A port with connections that ended a moment ago is not free either.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the servers do; without it a connection in TIME_WAIT would look like a listener.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

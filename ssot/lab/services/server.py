@@ -20,6 +20,7 @@ import psutil
 from ssot.lab.services.binaries import Installation, server_user
 from ssot.lab.services.errors import ServiceError
 from ssot.lab.services.ports import pick_port
+from ssot.lab.services.signals import freeze_tree, thaw_tree, tree_of
 from ssot.lab.services.workspace import Workspace
 
 __all__ = ["EmbeddedServer", "PostgresServer", "RedisServer", "Server"]
@@ -247,21 +248,12 @@ class EmbeddedServer(abc.ABC):
 
     def freeze(self) -> None:
         """SIGSTOP it with all its children; returns when they have stopped."""
-        pid = self.pid
-        # The parent first: what it could still start would be missed.
-        os.kill(pid, signal.SIGSTOP)
-        _wait_stopped([psutil.Process(pid)])
-        children = self._tree()[1:]
-        for process in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.suspend()
-        _wait_stopped(children)
+        freeze_tree(self.pid)
 
     def thaw(self) -> None:
-        """Let it go on after :meth:`freeze`."""
-        for process in reversed(self._tree()):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()
+        """Let it go on after :meth:`freeze`. Does nothing when it does not run."""
+        if self.running:
+            thaw_tree(self.pid)
 
     def __repr__(self) -> str:
         state = f"pid {self.pid}" if self.running else "not running"
@@ -367,11 +359,7 @@ class EmbeddedServer(abc.ABC):
         if not self.running:
             return []
         assert self._process is not None
-        try:
-            parent = psutil.Process(self._process.pid)
-            return [parent, *parent.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        return tree_of(self._process.pid)
 
 
 class _PortTaken(ServiceError):
@@ -384,17 +372,6 @@ def _alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def _wait_stopped(processes: list[psutil.Process]) -> None:
-    """SIGSTOP acts when the process next enters the kernel: microseconds, but not at once."""
-    until = time.monotonic() + 1
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            while process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}:
-                if time.monotonic() > until:
-                    raise ServiceError(f"process {process.pid} did not stop on SIGSTOP")
-                time.sleep(0.0005)
 
 
 def _tail(lines: list[str]) -> str:

@@ -28,7 +28,7 @@ import psutil
 
 from ssot.lab.services.errors import ServiceError
 
-__all__ = ["MARK", "Workspace"]
+__all__ = ["MARK", "Workspace", "place_for_workspaces"]
 
 MARK = "SSOT_WORKSPACE"
 
@@ -79,13 +79,7 @@ class Workspace:
         :raises ServiceError: when the temporary directory has less space, or cannot be used.
         """
         _unreaped[:] = [process for process in _unreaped if process.poll() is None]
-        base = _temporary_directory()
-        free = shutil.disk_usage(base).free
-        if free < minimum_free:
-            raise ServiceError(
-                f"no disk: {base} has {free / 1e6:.0f} MB free, a workspace needs "
-                f"{minimum_free / 1e6:.0f} MB; make room or set TMPDIR to another place"
-            )
+        base = place_for_workspaces(minimum_free=minimum_free)
         while True:
             # The watchdog comes first: there is no moment in which a SIGKILL would leave something.
             workspace = cls(name, base / f"ssot-{secrets.token_hex(4)}")
@@ -111,6 +105,12 @@ class Workspace:
     def watchdog_pid(self) -> int:
         """The pid of the watchdog: a child of this process that is not one of the workspace's."""
         return self._watchdog.pid
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that were started here and are there."""
+        with self._lock:
+            return [process.pid for process in self._processes if process.poll() is None]
 
     @property
     def closed(self) -> bool:
@@ -370,6 +370,21 @@ _unreaped: list[subprocess.Popen[bytes]] = []
 def _close_all() -> None:
     for workspace in list(_open):
         workspace.close()
+
+
+def place_for_workspaces(*, minimum_free: int = _MINIMUM_FREE) -> Path:
+    """Where a workspace would be made now.
+
+    :raises ServiceError: when there is less space than ``minimum_free``, in bytes, or no place.
+    """
+    base = _temporary_directory()
+    free = shutil.disk_usage(base).free
+    if free < minimum_free:
+        raise ServiceError(
+            f"no disk: {base} has {free / 1e6:.0f} MB free, a workspace needs "
+            f"{minimum_free / 1e6:.0f} MB; make room or set TMPDIR to another place"
+        )
+    return base
 
 
 def _temporary_directory() -> Path:

@@ -1,0 +1,15 @@
+"""The defects that the checks of ``01_isolated_environment`` must catch."""
+
+from __future__ import annotations
+
+from ssot.lab.defects.environment import cascade, changes, isolation, secrets, threads
+from ssot.lab.defects.model import Defect
+
+__all__ = ["CONTROL", "DEFECTS"]
+
+CONTROL = ("ENV-01",)
+"""What must pass with every defect that does not name another control."""
+
+_MODULES = (isolation, cascade, secrets, threads, changes)
+
+DEFECTS: tuple[Defect, ...] = tuple(defect for module in _MODULES for defect in module.DEFECTS)
