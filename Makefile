@@ -4,24 +4,45 @@
 SHELL := /bin/sh
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lab lint constraints clean
+.PHONY: help run test test-long test-lab prove prove-whole audit lab explore lint constraints clean
 
 VENV := .venv
 LAB_VENV := .venv-lab
 PINS_VENV := build/pins
+RUN := outputs/latest
+COMMA := ,
+CHECK :=
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 run: $(VENV)/installed  ## run all notebooks; reports are in outputs/latest
 	@$(VENV)/bin/ssot run
 
-test: $(VENV)/installed-test  ## run all tests, and every check of the notebooks as a test
-	@$(VENV)/bin/pytest --nbval
+test: $(VENV)/installed-test  ## run the tests, and every check of the notebooks as a test
+	@$(VENV)/bin/pytest --nbval -n auto --dist loadfile -m 'not long'
+
+test-long: $(VENV)/installed-test  ## run the tests that run whole batches, proofs and pytests themselves
+	@$(VENV)/bin/pytest -n auto --dist loadfile -m long tests
+
+test-lab: $(LAB_VENV)/installed-lab-test  ## run the tests that need JupyterLab beside the rest
+	@$(LAB_VENV)/bin/pytest tests/lab/test_explore.py tests/browser
+
+prove: $(VENV)/installed  ## break the code in every known way, and see that the checks notice
+	@$(VENV)/bin/ssot prove
+
+prove-whole: $(VENV)/installed  ## the same with all checks of a notebook for each, which takes long
+	@$(VENV)/bin/ssot prove --whole
+
+audit: $(VENV)/installed  ## ask of every check what it is worth, with what was measured
+	@$(VENV)/bin/ssot audit
 
 lab: $(LAB_VENV)/installed-lab  ## open JupyterLab on the notebooks
 	@$(LAB_VENV)/bin/jupyter lab --ServerApp.root_dir="$(CURDIR)/notebooks" \
 		--ServerApp.ip=127.0.0.1 $$(test "$$(id -u)" -ne 0 || echo --allow-root)
+
+explore: $(LAB_VENV)/installed-lab  ## replay a failed check in JupyterLab (RUN=… CHECK=…)
+	@$(LAB_VENV)/bin/ssot explore "$(RUN)" $(if $(CHECK),"$(CHECK)")
 
 lint: $(VENV)/installed-test  ## check style, types and the direction of imports
 	@$(VENV)/bin/ruff check
@@ -47,7 +68,8 @@ clean:  ## remove virtual environments, caches and outputs
 # JupyterLab has a virtual environment of its own: beside papermill it makes every start of a run
 # two seconds slower.
 $(VENV)/installed $(VENV)/installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
-$(LAB_VENV)/installed-lab: $(LAB_VENV)/bin/python pyproject.toml constraints.txt
+$(LAB_VENV)/installed-lab $(LAB_VENV)/installed-lab-test: \
+		$(LAB_VENV)/bin/python pyproject.toml constraints.txt
 
 %/installed:
 	$(call install,$*,.)
@@ -58,6 +80,10 @@ $(LAB_VENV)/installed-lab: $(LAB_VENV)/bin/python pyproject.toml constraints.txt
 
 %/installed-lab:
 	$(call install,$*,.[lab])
+
+%/installed-lab-test:
+	$(call install,$*,.[lab$(COMMA)test])
+	@touch $*/installed-lab
 
 # $(call install,the virtual environment,what): the build's own requirements are pinned as well,
 # by the second variable since pip 25.3.

@@ -61,7 +61,9 @@ async def serve(*arguments: str, **values: str) -> AsyncIterator[asyncio.subproc
         await process.communicate()
 
 
-async def end(process: asyncio.subprocess.Process, *, seconds: float = 8) -> tuple[int | None, str]:
+async def end(
+    process: asyncio.subprocess.Process, *, seconds: float = 20
+) -> tuple[int | None, str]:
     """Its exit code and what it logged."""
     async with asyncio.timeout(seconds):
         _, log = await process.communicate()
@@ -70,7 +72,7 @@ async def end(process: asyncio.subprocess.Process, *, seconds: float = 8) -> tup
 
 async def ready(process: asyncio.subprocess.Process) -> dict[str, str]:
     assert process.stdout is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         line = await process.stdout.readline()
     assert line, (await end(process))[1]
     return json.loads(line)  # type: ignore[no-any-return]
@@ -114,13 +116,26 @@ async def test_a_malformed_signing_key_is_told_before_anything_is_opened(
     values = environment("auth", database_urls, redis_settings)
     values |= {
         "AUTH_SIGNING_KEY": "not-a-key-at-all",
-        "SSOT_DATABASE_URL": "postgresql://a:b@127.0.0.1:1/d",
+        "SSOT_DATABASE_URL": "postgresql://a:closed-door-4@127.0.0.1:1/d",
     }
     async with serve("auth", **values) as process:
         code, log = await end(process, seconds=5)
     assert code == 2
     assert "AUTH_SIGNING_KEY" in log
     assert "not-a-key-at-all" not in log
+
+
+async def test_a_log_masks_what_is_secret_by_its_type_and_not_by_its_name_alone(
+    database_urls: Mapping[str, str], redis_settings: RedisSettings
+) -> None:
+    """The issuer of a token is no secret: who looks for one that differs must be able to read it."""
+    values = environment("auth", database_urls, redis_settings)
+    # An address that no machine has.
+    values |= {"SSOT_TOKEN_ISSUER": "203.0.113.77", "AUTH_HOST": "203.0.113.77"}
+    async with serve("auth", **values) as process:
+        code, log = await end(process)
+    assert code == 2
+    assert "cannot listen on 203.0.113.77:0" in log
 
 
 @pytest.mark.parametrize(("role", "variable"), [("auth", "AUTH_PORT"), ("node", "NODE_PORT")])
@@ -138,6 +153,30 @@ async def test_a_port_that_is_taken_is_one_clear_line(
     (line,) = [line for line in log.splitlines() if "cannot listen" in line]
     assert f"127.0.0.1:{port}" in line
     assert variable in line
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        # An address that no machine has, and a name that nobody may have.
+        ("203.0.113.77", "this machine has no such address"),
+        ("nowhere.invalid", "the name is that of no address here"),
+    ],
+)
+@pytest.mark.parametrize("role", ["auth", "node"])
+async def test_an_address_that_cannot_be_had_is_told_with_its_variable(
+    database_urls: Mapping[str, str], redis_settings: RedisSettings, role: str, host: str, why: str
+) -> None:
+    """No other port would help: the message names the host's variable alone."""
+    name = role.upper()
+    values = environment(role, database_urls, redis_settings, **{f"{name}_HOST": host})
+    async with serve(role, **values) as process:
+        code, log = await end(process)
+    assert code == 2, log
+    assert "Traceback" not in log
+    (line,) = [line for line in log.splitlines() if "cannot listen" in line]
+    assert f"cannot listen on {host}:0: {why}; choose another {name}_HOST" in line
+    assert f"{name}_PORT" not in line
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -168,10 +207,10 @@ async def test_a_role_that_still_waits_for_its_database_can_be_stopped(
 
     async def check(role: str) -> None:
         values = environment(role, database_urls, redis_settings)
-        values |= {"SSOT_DATABASE_URL": "postgresql://a:b@127.0.0.1:1/d"}
+        values |= {"SSOT_DATABASE_URL": "postgresql://a:closed-door-4@127.0.0.1:1/d"}
         async with serve(role, **values) as process:
             assert process.stderr is not None
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(20):
                 while b"2/5" not in await process.stderr.readline():
                     pass
             process.terminate()
@@ -221,7 +260,7 @@ async def test_all_brings_the_platform_up_and_takes_it_down(
             login = await auth.login(name, "correct horse")
         async with (
             Client([up[3]["address"]], token=login.access_token) as client,
-            asyncio.timeout(10),
+            asyncio.timeout(20),
         ):
             run = await client.send("what did I spend?", thread_id="t1", agent="usage_analysis")
             types = []
@@ -259,10 +298,10 @@ async def test_all_stops_the_others_when_one_ends(
     assert not any(child.is_running() for child in children)
 
 
-async def test_all_ends_with_the_code_of_the_role_that_cannot_start(
+async def test_all_starts_nothing_unless_every_role_could_start(
     servers: Services, database_urls: Mapping[str, str]
 ) -> None:
-    """A role with a wrong environment ends them all with 2."""
+    """What any role lacks is told at once, with who needs it, and no role is started."""
     values = {
         "MIGRATE_DATABASE_URL": database_urls["owner"],
         "AUTH_DATABASE_URL": database_urls["auth"],
@@ -270,14 +309,42 @@ async def test_all_ends_with_the_code_of_the_role_that_cannot_start(
     async with serve("all", **values) as process:
         code, log = await end(process)
     assert code == 2, log
-    assert "AUTH_SIGNING_KEY" in log
+    head, *problems = log.splitlines()
+    assert head.endswith("4 problems in the settings:")
+    told = [problem.partition(" is not set")[0] for problem in problems]
+    assert told == [
+        "  - [auth] AUTH_SIGNING_KEY",
+        "  - [worker, node] SSOT_DATABASE_URL",
+        "  - [worker, node] SSOT_REDIS_URL",
+        "  - [node] SSOT_AUTH_URL",
+    ]
+
+
+async def test_all_ends_with_the_code_of_the_role_that_cannot_start(
+    servers: Services, redis_settings: RedisSettings
+) -> None:
+    """What only the start can find, like a port that is taken, ends them all with its code."""
+    urls = await migrated(servers)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        values = environment("node", urls, redis_settings) | {
+            "MIGRATE_DATABASE_URL": urls["owner"], "AUTH_DATABASE_URL": urls["auth"],
+            "AUTH_SIGNING_KEY": KEY, "AUTH_PORT": str(taken.getsockname()[1]),
+        }  # fmt: skip
+        async with serve("all", **values) as process:
+            code, log = await end(process)
+    assert code == 2, log
+    assert "choose another AUTH_PORT" in log
 
 
 async def test_all_can_be_stopped_while_it_starts(
     servers: Services, database_urls: Mapping[str, str]
 ) -> None:
     """A stop is obeyed before the next role is started, and leaves no process."""
-    values = {"SSOT_DATABASE_URL": "postgresql://a:b@127.0.0.1:1/d"}
+    values = {
+        "SSOT_DATABASE_URL": "postgresql://a:closed-door-4@127.0.0.1:1/d",
+        "SSOT_REDIS_URL": "redis://127.0.0.1:1", "SSOT_AUTH_URL": "http://127.0.0.1:1",
+        "AUTH_SIGNING_KEY": KEY,
+    }  # fmt: skip
     async with serve("all", **values) as process:
         tree = psutil.Process(process.pid)
         await until(lambda: bool(tree.children()), what="the migration to start")

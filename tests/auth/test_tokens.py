@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -13,6 +15,8 @@ import pytest
 import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from streams.support import database_settings
 
 from ssot.auth.accounts import Accounts
@@ -59,7 +63,11 @@ def test_a_key_has_one_name_and_publishes_no_private_part() -> None:
     assert known.kid == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
 
-@pytest.mark.parametrize("encoded", ["", "short", "A" * 44, "é" * 43, "!" * 10 + ENCODED])
+@pytest.mark.parametrize(
+    "encoded",
+    ["", "short", "A" * 44, "é" * 43, "!" * 10 + ENCODED],
+    ids=["empty", "short", "one byte more", "no base64", "noise before a key"],
+)
 def test_what_is_no_key_is_refused_without_repeating_it(encoded: str) -> None:
     """A malformed key names its variable and not its value."""
     with pytest.raises(SettingsError, match="AUTH_SIGNING_KEY") as refused:
@@ -71,7 +79,15 @@ def test_a_signed_token_proves_its_user() -> None:
     """What was signed is verified, with its expiry."""
     identity = verify(KEY.sign(user_id="u1", ttl=60, tokens=TOKENS), KEYS, TOKENS)
     assert identity.user_id == "u1"
-    assert 50 < identity.expires_at - time.time() <= 60
+    assert 50 < identity.expires_at - time.time() <= 61
+
+
+@given(st.floats(0.001, 1e6))
+def test_a_token_lives_for_as_long_as_it_was_promised(ttl: float) -> None:
+    """Up to the next whole second, never less: a short-lived one is good when it is given."""
+    begin = time.time()
+    identity = verify(KEY.sign(user_id="u1", ttl=ttl, tokens=TOKENS), KEYS, TOKENS)
+    assert begin + ttl <= identity.expires_at <= time.time() + ttl + 1
 
 
 def signed(body: Mapping[str, Any], *, key: str = ENCODED, **header: Any) -> str:
@@ -172,8 +188,6 @@ async def test_a_password_without_bytes_breaks_nothing(accounts: Accounts) -> No
 
 async def test_a_name_is_taken_once(accounts: Accounts) -> None:
     """Of many who want a name at the same time, one gets it."""
-    import asyncio
-
     name = f"carol-{time.time_ns()}"
     made = await asyncio.gather(
         *(accounts.create(name, "correct horse") for _ in range(5)), return_exceptions=True
@@ -189,3 +203,48 @@ async def test_a_bad_name_or_password_makes_no_account(
     """The reason is told."""
     with pytest.raises(ProtocolError, match="has"):
         await accounts.create(name, password)
+
+
+async def test_first_log_ins_of_a_subject_at_once_make_one_account(
+    accounts: Accounts, database_urls: Mapping[str, str]
+) -> None:
+    """Twenty at once are one user and one row; the same subject of another provider is another."""
+    sub = f"sub-{time.time_ns()}"
+    found = await asyncio.gather(*(accounts.of_subject("https://a", sub) for _ in range(20)))
+    (user_id,) = set(found)
+    assert await accounts.of_subject("https://a", sub) == user_id
+    assert await accounts.of_subject("https://b", sub) != user_id
+    count = text(
+        "SELECT count(*) FROM accounts WHERE user_id IN"
+        " (SELECT user_id FROM identities WHERE subject = :sub)"
+    )
+    settings = database_settings(database_urls["auth"])
+    async with DatabaseManager(settings, name="auth") as manager, manager.session(None) as session:
+        assert await session.scalar(count, {"sub": sub}) == 2
+
+
+async def test_an_account_of_a_subject_has_no_name_to_log_in_by_or_to_take(
+    accounts: Accounts,
+) -> None:
+    """Whatever account somebody creates beforehand, and whatever they try for a name, it is not it."""
+    sub = f"mallory-{time.time_ns()}"
+    squatted = await accounts.create(sub, "correct horse")
+    user_id = await accounts.of_subject("https://a", sub)
+    assert user_id != squatted
+    for name in (sub, user_id, "", "None", f"https://a {sub}"):
+        for password in ("", "None", "correct horse"):
+            with contextlib.suppress(AuthenticationError):
+                assert await accounts.login(name, password) == squatted
+    assert await accounts.login(sub, "correct horse") == squatted
+
+
+@pytest.mark.parametrize("role", ["app_a", "relay"])
+@pytest.mark.parametrize("statement", ["SELECT * FROM identities", "DELETE FROM identities", "INSERT INTO identities VALUES ('p', 's', 'u')"])  # fmt: skip
+async def test_nobody_else_reads_or_writes_who_is_who(
+    database_urls: Mapping[str, str], role: str, statement: str
+) -> None:
+    """The server itself refuses the roles of nodes, workers and the relay."""
+    settings = database_settings(database_urls[role])
+    async with DatabaseManager(settings, name="test") as manager:
+        with pytest.raises(DBAPIError, match="permission denied"):
+            await manager.run_transaction(None, lambda s: s.execute(text(statement)))

@@ -16,7 +16,13 @@ from streams.support import database_settings, someone, until
 from ssot.context import UserContext
 from ssot.database import DatabaseManager, RunRecords
 from ssot.database.models import LlmUsage
-from ssot.errors import AuthenticationError, LimitExceeded, PermissionDenied, Unavailable
+from ssot.errors import (
+    AuthenticationError,
+    LimitExceeded,
+    PermissionDenied,
+    SettingsError,
+    Unavailable,
+)
 from ssot.lab.services import Services
 
 
@@ -396,9 +402,12 @@ async def test_an_error_of_the_body_is_raised_at_once_and_rolls_back(
     assert await database.run_transaction(user, count) == 0
 
 
-async def test_a_statement_that_takes_too_long_is_ended(database_urls: Mapping[str, str]) -> None:
-    """The configured statement timeout is the server's."""
-    settings = database_settings(database_urls["app_a"], statement_timeout=0.1)
+@pytest.mark.parametrize("seconds", [0.1, 0.0004])
+async def test_a_statement_that_takes_too_long_is_ended(
+    database_urls: Mapping[str, str], seconds: float
+) -> None:
+    """The configured statement timeout is the server's; less than it can count is not none."""
+    settings = database_settings(database_urls["app_a"], statement_timeout=seconds)
     async with DatabaseManager(settings, name="hasty") as manager:
         with pytest.raises(DBAPIError, match="statement timeout"):
             await manager.run_transaction(None, lambda s: s.execute(text("SELECT pg_sleep(5)")))
@@ -514,7 +523,9 @@ async def test_a_wrong_password_is_an_authentication_error_without_it(
     """A refused role is told at once and in our words, and the password is in none of them."""
     head, _, tail = database_urls["app_a"].rpartition("@")
     url = f"{head.rpartition(':')[0]}:not-the-password@{tail}"
-    async with DatabaseManager(database_settings(url), name="stranger") as manager:
+    # Which variable to look at, is what the settings were read from.
+    settings = database_settings(url, url_variable="WORKER_DATABASE_URL")
+    async with DatabaseManager(settings, name="stranger") as manager:
         with pytest.raises(AuthenticationError) as refused:
             if call == "run_transaction":
                 await manager.run_transaction(None, count)
@@ -523,9 +534,71 @@ async def test_a_wrong_password_is_an_authentication_error_without_it(
             else:
                 async with manager.session(None):
                     pass
-        assert "SSOT_DATABASE_URL" in str(refused.value)
+        assert str(refused.value).endswith("; see WORKER_DATABASE_URL")
         assert "not-the-password" not in str(refused.value)
         assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("options", "setting", "value"),
+    [
+        ("sslmode=prefer&application_name=other", "application_name", "asks"),
+        ("options=-clock_timeout%3D3s", "lock_timeout", "3s"),
+    ],
+)
+async def test_options_of_a_url_are_those_of_libpq(
+    database_urls: Mapping[str, str], options: str, setting: str, value: str
+) -> None:
+    """What people write behind the ? has its meaning there, and our own settings win over it."""
+    settings = database_settings(f"{database_urls['app_a']}?{options}")
+    query = text("SELECT current_setting(:name)")
+    async with DatabaseManager(settings, name="asks") as manager, manager.session(None) as session:
+        assert await session.scalar(query, {"name": setting}) == value
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("sslmode=maybe", "verify-full"),
+        ("pool_size=3", 'unrecognized configuration parameter "pool_size"'),
+        ("lock_timeout=soon", 'invalid value for parameter "lock_timeout"'),
+    ],
+)
+async def test_an_option_that_cannot_be_used_is_told_without_the_password(
+    database_urls: Mapping[str, str], options: str, why: str
+) -> None:
+    """A wrong option is a wrong setting, at the first connection and when settings change."""
+    good = database_settings(database_urls["app_a"])
+    bad = database_settings(f"{database_urls['app_a']}?{options}")
+    async with DatabaseManager(bad, name="wrong") as manager:
+        with pytest.raises(SettingsError) as first:
+            await manager.run_transaction(None, count)
+    async with DatabaseManager(good, name="right") as manager:
+        with pytest.raises(SettingsError) as changed:
+            await manager.reconfigure(bad)
+        assert await manager.run_transaction(None, count) == 0
+    for refused in (first, changed):
+        assert why in str(refused.value)
+        assert database_urls["app_a"].split(":")[2].partition("@")[0] not in str(refused.value)
+
+
+async def test_a_database_that_a_role_may_not_enter_is_refused(
+    admin: DatabaseManager, database_urls: Mapping[str, str]
+) -> None:
+    """The right to connect is part of what the server accepts or refuses."""
+    url = database_urls["app_a"]
+    database = url.rpartition("/")[2]
+
+    async def run(statement: str) -> None:
+        await admin.run_transaction(None, lambda s: s.execute(text(statement)))
+
+    await run(f"REVOKE CONNECT ON DATABASE {database} FROM {database}_app_a")
+    try:
+        async with DatabaseManager(database_settings(url), name="outside") as manager:
+            with pytest.raises(AuthenticationError):
+                await manager.run_transaction(None, count)
+    finally:
+        await run(f"GRANT CONNECT ON DATABASE {database} TO {database}_app_a")
 
 
 async def test_health_with_a_refused_role_is_down(database_urls: Mapping[str, str]) -> None:
@@ -588,3 +661,33 @@ async def test_many_rows_at_once_are_the_users_own(database: DatabaseManager) ->
     with pytest.raises(DBAPIError, match="row-level security"):
         await database.run_transaction(alice, lambda s: s.execute(insert(LlmUsage), rows))
     assert await database.run_transaction(alice, count) == 0
+
+
+async def test_a_process_that_stands_still_in_a_transaction_does_not_hold_its_successor(
+    database_urls: Mapping[str, str], user: UserContext
+) -> None:
+    """The server ends its transaction; the same call made elsewhere goes on, and counts once."""
+    settings = database_settings(database_urls["app_a"], idle_transaction_timeout=0.2)
+    stands_still = asyncio.Event()
+    go_on = asyncio.Event()
+    calls = []
+
+    async def frozen(session: AsyncSession) -> str:
+        await session.execute(text("SELECT 1"))
+        calls.append("frozen")
+        stands_still.set()
+        await go_on.wait()
+        await session.execute(text("SELECT 1"))
+        return "frozen"
+
+    async def successor(session: AsyncSession) -> str:
+        calls.append("successor")
+        return "successor"
+
+    async with DatabaseManager(settings, name="a") as a, DatabaseManager(settings, name="b") as b:
+        first = asyncio.create_task(a.run_transaction(user, frozen, key="once"))
+        await stands_still.wait()
+        assert await b.run_transaction(user, successor, key="once", deadline=10) == "successor"
+        go_on.set()
+        assert await first == "successor"
+    assert calls == ["frozen", "successor"]

@@ -7,10 +7,18 @@ import secrets
 import time
 
 import pytest
-from sqlalchemy import text
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 from streams.support import database_settings
 
-from ssot.database import SCHEMA_VERSION, DatabaseManager, provision
+from ssot.auth.accounts import Accounts
+from ssot.database import SCHEMA_VERSION, Base, DatabaseManager, provision
 from ssot.database.migrate import migrate
 from ssot.database.urls import asyncpg_url
 from ssot.errors import AuthenticationError, SettingsError, VersionMismatch
@@ -54,6 +62,56 @@ async def test_a_schema_of_another_version_is_refused_with_both(servers: Service
         with pytest.raises(VersionMismatch, match="9999"):
             await manager.wait_for_schema(deadline=10)
         assert time.monotonic() - begin < 5
+
+
+async def test_accounts_survive_each_step_of_the_schema(servers: Services) -> None:
+    """Up from the first version and back to it: those with a password stay, those without go."""
+    urls = await provision(servers.postgres.admin_url, f"t{secrets.token_hex(5)}")
+    await _to(urls["owner"], "0001")
+    auth = database_settings(urls["auth"])
+    named = "INSERT INTO accounts (user_id, name, password_hash) VALUES ('u1', 'alice', 'x')"
+    async with DatabaseManager(auth, name="auth") as manager:
+        await manager.run_transaction(None, lambda s: s.execute(text(named)))
+        await migrate(database_settings(urls["owner"]))
+        await manager.wait_for_schema(deadline=1)
+        accounts = Accounts(manager, scrypt_log_n=10)
+        await accounts.of_subject("https://a", "s")
+        with pytest.raises(IntegrityError, match="name_and_password"):
+            half = "INSERT INTO accounts (user_id, name) VALUES ('u2', 'bob')"
+            await manager.run_transaction(None, lambda s: s.execute(text(half)))
+        await _to(urls["owner"], "0001")
+        async with manager.session(None) as session:
+            assert list(await session.scalars(text("SELECT name FROM accounts"))) == ["alice"]
+
+
+async def test_the_tables_are_those_of_the_models(servers: Services) -> None:
+    """What Alembic would change to make the schema fit the models is nothing."""
+    urls = await provision(servers.postgres.admin_url, f"t{secrets.token_hex(5)}")
+    await migrate(database_settings(urls["owner"]))
+    engine = create_async_engine(asyncpg_url(urls["owner"]), poolclass=NullPool)
+    async with engine.connect() as connection:
+        found = await connection.run_sync(
+            lambda sync: compare_metadata(MigrationContext.configure(sync), Base.metadata)
+        )
+    await engine.dispose()
+    assert found == []
+
+
+async def _to(owner: str, revision: str) -> None:
+    """Go to a revision, up or down."""
+    engine = create_async_engine(asyncpg_url(owner), poolclass=NullPool)
+
+    def go(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", "ssot:database/migrations")
+        config.attributes["connection"] = connection
+        known = MigrationContext.configure(connection).get_current_revision()
+        (command.downgrade if known else command.upgrade)(config, revision)
+
+    async with engine.connect() as connection:
+        await connection.run_sync(go)
+        await connection.commit()
+    await engine.dispose()
 
 
 async def test_a_wrong_password_of_the_owner_is_told(servers: Services) -> None:

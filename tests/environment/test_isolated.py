@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from streams.support import threads
 
+from ssot.configuration.schema import secrecy
 from ssot.environment import MASK, SERVICES, IsolatedEnvironment
 from ssot.errors import SettingsError
 
 NAMES = st.sampled_from(["A", "B", "C", "SHARED_X", "AUTH_X", "NODE_X"])
-LAYERS = st.dictionaries(NAMES, st.text(max_size=5), max_size=6)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
+LAYERS = st.dictionaries(NAMES, TEXT, max_size=6)
 
 
 @given(LAYERS, LAYERS, LAYERS, st.sets(NAMES))
@@ -44,7 +47,8 @@ def test_the_strongest_layer_wins_and_says_whom_it_beat(
                 if name in values
             ]
             variable = environment.snapshot().variables[name]
-            assert [*variable.overridden, variable.layer] == layers
+            told = [variable.origin, *(each.origin for each in variable.over)]
+            assert [origin.layer for origin in reversed(told)] == layers
 
 
 def test_an_empty_value_is_a_value() -> None:
@@ -74,14 +78,29 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_sees_its_own_and_the_shared_names_only(service: str) -> None:
     """The names of the other services are not there at all."""
-    process = {f"{name.upper()}_KEY": name for name in SERVICES} | {"SHARED": "x"}
+    process = {f"{name.upper()}_NAME": name for name in SERVICES} | {"SHARED": "x"}
     environment = IsolatedEnvironment(process, service=service)
-    assert set(environment.snapshot()) == {f"{service.upper()}_KEY", "SHARED"}
+    assert set(environment.snapshot()) == {f"{service.upper()}_NAME", "SHARED"}
+
+
+def test_a_file_cannot_smuggle_a_name_to_another_service(tmp_path: Path) -> None:
+    """A shared value that is made of it is refused there, and says whose name it is."""
+    path = tmp_path / ".env"
+    path.write_text("AUTH_URL=x\nSHARED=${AUTH_URL}\nFREE=${AUTH_URL:-free}\nMORE=${SHARED}\n")
+    process = {"SSOT_ENV_DIRECTORY": str(tmp_path)}
+    assert IsolatedEnvironment.load(process, service="auth").get("MORE") == "x"
+    with pytest.raises(SettingsError) as refused:
+        IsolatedEnvironment.load(process, service="worker")
+    assert refused.value.problems == (
+        "AUTH_URL belongs to the auth service; the worker service does not see it; "
+        f"SHARED ({path}, line 2), and by it MORE ({path}, line 4), refer to it: "
+        "use a shared name, or write ${AUTH_URL:-…}",
+    )
 
 
 def test_the_environment_of_no_service_sees_all() -> None:
     """Who starts all services sees the names of all of them."""
-    process = {f"{name.upper()}_KEY": name for name in SERVICES} | {"SHARED": "x"}
+    process = {f"{name.upper()}_NAME": name for name in SERVICES} | {"SHARED": "x"}
     assert dict(IsolatedEnvironment(process).snapshot()) == process
 
 
@@ -175,3 +194,27 @@ def test_explain_and_repr_tell_the_story_without_the_secret(name: str, value: st
     ):
         assert "s3cret-value" not in text
     assert MASK in told
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "refused"),
+    [
+        ("AUTH_PORT", "8081", False),
+        ("AUTH_OAUTH_CLIENT_ID_STAGING", "shop", False),
+        ("SSOT_DATABASE_URL", "postgresql://a:changeme@db/shop", True),
+        ("AUTH_SIGNING_KEY", "changeme", True),
+        ("AUTH_WHATEVER", "8081", True),
+    ],
+)
+def test_beside_secrets_only_what_is_one_must_be_hard_to_guess(
+    tmp_path: Path, name: str, value: str, *, refused: bool
+) -> None:
+    """A folder of secret files may hold all settings; those known to be none may be short."""
+    (tmp_path / name).write_text(value)
+    process = {"SSOT_ENVIRONMENT": "staging", "SSOT_SECRETS_DIRECTORY": str(tmp_path)}
+    if refused:
+        with pytest.raises(SettingsError, match=name):
+            IsolatedEnvironment.load(process, secrecy=secrecy())
+    else:
+        environment = IsolatedEnvironment.load(process, secrecy=secrecy())
+        assert value not in environment.explain(name)

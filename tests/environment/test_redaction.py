@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -55,9 +58,62 @@ def test_awkward_secrets_are_masked(secret: str, how: str) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "secret", ["aB3!x(y)*z'k/+&=%q", 'w<e>r;t$u,:@~ é9"x', "\\&-<of>/\t😀it's"]
+)
+def test_what_some_encoders_escape_and_others_do_not(secret: str) -> None:
+    """Browsers, URL libraries, JSON of Go and PHP, and HTML: each has its own idea of it."""
+    encoders: tuple[Callable[[str], str], ...] = (
+        lambda s: quote(s, safe="!'()*~"),
+        lambda s: quote(s, safe="!$&'()*+,;="),
+        lambda s: quote(s, safe=" +"),
+        lambda s: json.dumps(s)[1:-1].replace("/", "\\/"),
+        lambda s: re.sub("[&<>]", lambda m: f"\\u{ord(m[0]):04X}", json.dumps(s)[1:-1]),
+        html.escape,
+        lambda s: html.escape(s, quote=False),
+        lambda s: html.escape(s).replace("&#x27;", "&#39;"),
+    )
+    redactor = Redactor([secret])
+    for how in encoders:
+        assert redactor(f"x={how(secret)};") == f"x={MASK};"
+
+
 def test_a_secret_that_contains_another_is_masked_whole() -> None:
     """The longer one is taken first."""
     assert Redactor(["12345678", "12345678-and-more"])("a 12345678-and-more b") == f"a {MASK} b"
+
+
+def test_secrets_that_overlap_are_masked_as_one() -> None:
+    """Whichever is found first, nothing of the other is left over; neighbours stay two."""
+    redactor = Redactor(["abcdefgh-1", "gh-1-rest-of-it", "12345678"])
+    assert redactor("<abcdefgh-1-rest-of-it>") == f"<{MASK}>"
+    assert redactor("<1234567812345678>") == f"<{MASK}{MASK}>"
+
+
+def test_one_more_secret_is_made_of_what_is_known() -> None:
+    """A redactor that is like another knows its own secrets, and works on no other."""
+    first = Redactor(["the-first-secret", "the-second-secret"])
+    second = Redactor(["the-second-secret", "the-third-secret"], like=first)
+    text = "the-first-secret the-second-secret the-third-secret"
+    assert first(text) == f"{MASK} {MASK} the-third-secret"
+    assert second(text) == f"the-first-secret {MASK} {MASK}"
+
+
+def test_white_space_around_a_secret_does_not_hide_it(tmp_path: Path) -> None:
+    """An editor leaves newlines at the end of a secret file, and whoever sends it strips them."""
+    (tmp_path / "API_TOKEN").write_bytes(b" windows-token-77\r\n\n")
+    environment = IsolatedEnvironment.load({"SSOT_SECRETS_DIRECTORY": str(tmp_path)})
+    assert environment.redact("sent windows-token-77.") == f"sent {MASK}."
+    assert environment.redact(f"<{environment.get('API_TOKEN')}>") == f"<{MASK}>"
+
+
+def test_each_line_of_a_key_is_masked() -> None:
+    """A line of it alone is a part of the key; the frame is in every key, and short lines in much."""
+    begin, end = "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"
+    redactor = Redactor([f"{begin}\nMIIEvQIBADANBg/k\r\n  qhkiG9w0BAQ+EFA\nAASC==\n{end}\n"])
+    assert redactor("1 MIIEvQIBADANBg/k 2 qhkiG9w0BAQ+EFA") == f"1 {MASK} 2 {MASK}"
+    assert redactor(f"{begin} AASC== {end}") == f"{begin} AASC== {end}"
+    assert redactor("in a form: qhkiG9w0BAQ%2BEFA") == f"in a form: {MASK}"
 
 
 def test_short_values_are_left_alone() -> None:
@@ -83,13 +139,23 @@ def test_the_password_inside_a_url_is_known_by_itself() -> None:
 
 
 @pytest.mark.parametrize("name", ["AUTH_SIGNING_KEY", "DB_PASSWORD", "API_TOKEN", "client_secret", "SENTRY_DSN",
-                                  "APIKEY", "AWS_ACCESS_KEY_ID", "GOOGLE_CREDENTIALS", "PRIVATE_KEY"])  # fmt: skip
+                                  "APIKEY", "AWS_ACCESS_KEY_ID", "GOOGLE_CREDENTIALS", "PRIVATE_KEY",
+                                  "PGPASSWORD", "MYSQL_PWD", "DB_PASS", "DBPASSWORD", "SSH_PASSPHRASE",
+                                  "API_KEYS", "CLIENT_SECRETS", "ADMIN_JWT", "AUTHORIZATION",
+                                  "CLIENTSECRET", "JWTSECRET", "ACCESSTOKEN", "SECRETKEY", "PASSCODE",
+                                  "DOOR_PASSCODE", "GITHUB_PAT", "SESSION_COOKIE", "accessToken",
+                                  "PUBLIC_KEY_PASSWORD", "MY_APIKEY_2"])  # fmt: skip
 def test_secret_names(name: str) -> None:
     """Names that hold secrets are known as such."""
     assert is_secret_name(name)
 
 
-@pytest.mark.parametrize("name", ["PATH", "MONKEY", "KEYBOARD", "SSOT_REDIS_PREFIX", "NODE_PORT"])
+@pytest.mark.parametrize("name", ["PATH", "MONKEY", "KEYBOARD", "SSOT_REDIS_PREFIX", "NODE_PORT",
+                                  "PWD", "OLDPWD", "MAX_TOKENS", "PASS_THROUGH", "COMPASS",
+                                  "SSOT_SECRETS_DIRECTORY", "DB_PASSWORD_FILE", "SSH_KEY_PATH",
+                                  "TOKEN_TTL", "TOKEN_TTL_SECONDS", "SSOT_TOKEN_ISSUER", "JWT_ALGORITHM",
+                                  "PUBLIC_KEY", "JWT_PUBLIC_KEYS", "SSOT_TOKEN_AUDIENCE", "PATTERN",
+                                  "TOKENIZERS_PARALLELISM", "SECRETARY"])  # fmt: skip
 def test_ordinary_names(name: str) -> None:
     """Names that only look similar are shown."""
     assert not is_secret_name(name)

@@ -93,6 +93,18 @@ def test_two_calls_of_one_function_show_both_values() -> None:
     assert "= 2" in said
 
 
+def test_what_held_is_told_but_not_what_was_only_identified() -> None:
+    """Each operand of an assertion that holds, except where it was asked whether it is None."""
+    told: list[tuple[str, object]] = []
+    names = {"a": 1, "b": [2]}
+    tree = ast.fix_missing_locations(
+        RewriteAsserts().visit(ast.parse("assert a == 1 and b is not None\nassert b[0] == 2"))
+    )
+    names[RewriteAsserts.name] = lambda: Seen(lambda *seen: told.append(seen))  # type: ignore[assignment]
+    exec(compile(tree, "<cell>", "exec"), names)
+    assert told == [("a", 1), ("b[0]", 2)]
+
+
 def test_an_assertion_may_await() -> None:
     """Awaiting inside an assertion works and is shown."""
 
@@ -260,13 +272,13 @@ def check(deadline: float = 5, *, end: Any = None, shown: list[Table] | None = N
     async def nothing() -> None:
         return None
 
-    async def report(error: BaseException) -> str:
-        return f"report of {type(error).__name__}: {error}"
+    async def report(error: BaseException) -> tuple[str, object | None]:
+        return f"report of {type(error).__name__}: {error}", None
 
     tables = [] if shown is None else shown
     return Check(
-        "GP-01", "it holds", deadline=deadline, begin=nothing, end=end or nothing, report=report,
-        display=tables.append,
+        "GP-01", "it holds", deadline=deadline, begin=nothing, end=end or nothing,
+        passed=nothing, failed=report, display=tables.append,
     )  # fmt: skip
 
 

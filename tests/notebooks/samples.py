@@ -86,6 +86,7 @@ def notebook(
         cells += [
             new_markdown_cell(
                 f"### {name} · {title}\n\nOtherwise users suffer.\n\n"
+                "Interplay: auth → database\n\n"
                 f"BVJ: Platform | Stability | reason {number} | trust",
                 id=f"gp-{number:02}-text",
             ),

@@ -131,6 +131,18 @@ def test_the_command(tmp_path):
     assert ssot("author", "7", cwd=tmp_path) == (2, "ssot: no notebook 7; there is 00_a\n")
 
 
+def test_a_kernel_that_is_shut_down_is_not_interrupted(tmp_path):
+    """Its stderr is ours, so an interrupt in the wrong moment would stand between our lines."""
+    node = notebook(PASS)
+    # the handler that the kernel puts in place after each cell
+    cell(node, "setup").source += """
+import pathlib
+def note(*signal): pathlib.Path("interrupted").touch()
+get_ipython().kernel.saved_sigint_handler = note"""
+    assert author(write(node, tmp_path / "00_a.ipynb")).changed
+    assert not (tmp_path / "interrupted").exists()
+
+
 def test_ctrl_c_leaves_the_file_and_no_kernel(tmp_path):
     """An interrupted authoring has written nothing."""
     path = write(notebook(HANG), tmp_path / "notebooks" / "00_a.ipynb")

@@ -27,6 +27,8 @@ from .samples import (
     write,
 )
 
+pytestmark = pytest.mark.long
+
 
 def _project(folder):
     """A folder with this repository's pytest configuration and notebooks/conftest.py."""
@@ -165,6 +167,23 @@ def test_a_record_of_a_failure_is_no_pass(tmp_path):
     code, _ = finish(_nbval(tmp_path, "notebooks"))
     assert code == 1
     assert _items(tmp_path)["00_a", "gp-01-claim"][0] == "failure"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{hello", "00_a.ipynb: is not JSON"),
+        ('{"cells": [], "nbformat": 4, "nbformat_minor": 4}', "00_a.ipynb: is nbformat 4.4"),
+    ],
+)
+def test_what_is_no_notebook_of_ours_is_told(tmp_path, content, told):
+    """One line says what is wrong with the file, in place of a traceback."""
+    folder = _project(tmp_path)
+    (folder / "00_a.ipynb").write_text(content)
+    code, output = finish(_nbval(tmp_path, "notebooks"))
+    assert code == 2
+    assert told in output
+    assert "Traceback" not in output and "notebook.py" not in output
 
 
 def test_without_nbval_notebooks_are_left_alone(tmp_path):

@@ -55,6 +55,7 @@ def test_missing_notebook_is_named_with_the_nearest(tmp_path):
         ("[]", "is not"),
         ('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}', "nbformat 4.4"),
         ('{"cells": 3, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', "is not a notebook"),
+        ('{"cells": [1], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', "is no object"),
         ('{"cells": [], "metadata": 3, "nbformat": 4, "nbformat_minor": 5}', "not valid"),
         ('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', "'parameters'"),
     ],
@@ -328,6 +329,18 @@ VIOLATIONS = {
     ),
     "short BVJ": (_source(" | trust", "", "gp-01-text"), "its BVJ does not have four parts"),
     "empty BVJ": (_source("| trust", "| ", "gp-01-text"), "its BVJ does not have four parts"),
+    "no interplay": (
+        _source("Interplay: auth → database", "", "gp-01-text"),
+        "no line like 'Interplay: auth → database' above it",
+    ),
+    "interplay of one": (
+        _source("auth → database", "auth → auth", "gp-01-text"),
+        "its interplay is not between two components (auth → auth)",
+    ),
+    "interplay of nobody": (
+        _source("auth → database", "auth → databse", "gp-01-text"),
+        "its interplay names no component 'databse'; did you mean database?",
+    ),
     "same BVJ": (
         _source("reason 2", "reason 1", "gp-02-text"),
         "the BVJ of GP-02 is that of GP-01",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from xml.etree import ElementTree as ET
 
+import nbclient.exceptions
 import papermill
 import psutil
 import pytest
@@ -14,13 +19,16 @@ from papermill.engines import papermill_engines
 
 from ssot.lab import runner
 from ssot.lab.engine import Engine
+from ssot.lab.execution import execute
 from ssot.lab.notebook import CannotRun, Verdict, error_of, read
+from ssot.lab.progress import Finished
 
 from .samples import (
     DIE,
     FAIL,
     HANG,
     PASS,
+    ROOT,
     SSOT,
     UNKNOWN,
     begun,
@@ -141,6 +149,7 @@ def test_executed_notebooks_are_kept(batch):
     assert {path.name for path in batch[0].folder.iterdir() if path.suffix != ".log"} == {
         *(each.output.name for each in batch[0].notebooks),
         "results.json",
+        "index.html",
         "junit.xml",
     }
 
@@ -152,8 +161,8 @@ def test_results_are_on_disk(batch):
     assert content["run"] == result.id == (result.folder.parent / "latest").readlink().name
     assert re.fullmatch(r"\d{8}T\d{9}Z-[0-9a-f]{4}", result.id)
     assert content["verdict"] == "fail"
-    assert content["parameters"] == {"users": 8, "db_password": "***"}
-    assert content["notebooks"][3]["parameters"] == {"users": 8, "db_password": "***"}
+    assert content["parameters"] == {"users": 8, "db_password": "********"}
+    assert content["notebooks"][3]["parameters"] == {"users": 8, "db_password": "********"}
     mixed = content["notebooks"][0]
     assert [each["verdict"] for each in mixed["checks"]] == ["pass", "fail", "unknown", "pass"]
     assert mixed["checks"][1]["message"] == "AssertionError: sum is 2"
@@ -359,3 +368,45 @@ def test_help_is_fast_to_come_by(tmp_path):
     code, output = ssot("--help", cwd=tmp_path)
     assert code == 0
     assert "author" in output
+
+
+def test_output_that_nobody_takes_costs_no_result(tmp_path):
+    """A full disk behind it is told in a line; a closed one is nothing to tell."""
+    write(notebook(PASS, PASS), tmp_path / "notebooks" / "00_a.ipynb")
+    full = f"{sys.executable} -c 'from ssot.cli import main; main()' run"
+    command = f"{full} > /dev/full; echo $?; {full} >&-; echo $?"
+    process = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert process.stdout.split() == ["2", "0"]
+    assert process.stderr.strip() == "ssot: [Errno 28] No space left on device"
+    assert load(tmp_path / "outputs" / "latest" / "results.json")["verdict"] == "pass"
+
+
+def test_a_place_for_workspaces_that_cannot_be_used_is_told_before(tmp_path, monkeypatch):
+    """What every lab would trip over is told once, and no kernel is started."""
+    path = write(notebook(PASS), tmp_path / "00_a.ipynb")
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")
+    monkeypatch.setenv("TMPDIR", "/proc")
+    with pytest.raises(CannotRun, match=r"no disk: /proc has 0 MB free, a workspace needs 200 MB"):
+        _run([path], tmp_path / "outputs")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_cell_that_nothing_can_interrupt_is_given_up(tmp_path):
+    """A call in C that holds everything ends with its kernel; the others are kept."""
+    stuck = "assert True\n    import re\n    re.match(r'(a+)+$', 'a' * 60 + 'b')"
+    path = write(notebook(PASS, stuck, PASS), tmp_path / "00_a.ipynb")
+    seen = []
+    with pytest.raises(nbclient.exceptions.CellTimeoutError):
+        execute(path, tmp_path / "out.ipynb", progress=seen.append, execution_timeout=3)
+    ended = {e.check.id: e.outcome.verdict for e in seen if isinstance(e, Finished) and e.check}
+    assert ended == {"GP-01": Verdict.PASS, "GP-02": Verdict.FAIL}
+    kernels = [p for p in psutil.Process().children() if "ipykernel" in " ".join(p.cmdline())]
+    assert kernels == []

@@ -13,6 +13,7 @@ from ssot.configuration import RedisSettings
 from ssot.context import new_id
 from ssot.lab.services import Services
 from ssot.streams import Claim, CommandStream, RedisClient
+from ssot.tracing import continuing
 from streams.support import until
 
 
@@ -187,13 +188,17 @@ async def test_a_submission_that_lost_its_answer_is_one_run(
 
 
 async def test_a_command_travels_unchanged(client: RedisClient) -> None:
-    """Text of any kind arrives as it was sent."""
+    """Text of any kind arrives as it was sent; its trace goes on where it was submitted."""
     stream = CommandStream(client)
-    sent = msgspec.structs.replace(command(text='ä\n\0"{}😀'), trace="00-abc")
+    trace = f"00-{'4' * 32}-{'5' * 16}-01"
+    sent = msgspec.structs.replace(command(text='ä\n\0"{}😀'), trace=trace)
     async with worker(stream, "a") as claims:
-        await stream.submit(sent)
+        with continuing(trace):
+            await stream.submit(sent)
         await until(lambda: len(claims) == 1, what="the command")
-    assert decode_command(claims[0].body) == sent
+    found = decode_command(claims[0].body)
+    assert msgspec.structs.replace(found, trace=trace) == sent
+    assert found.trace.split("-")[1] == "4" * 32
 
 
 async def test_a_worker_that_leaves_is_forgotten_and_its_commands_are_not(

@@ -426,6 +426,36 @@ async def test_a_wrong_handshake_is_refused_with_its_reason(start_node: StartNod
         assert isinstance(await receive(socket), Welcome)
 
 
+async def test_a_refused_origin_is_logged_without_its_user(
+    start_node: StartNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line each, whatever a client sends there; an origin that is let in has none."""
+    node, user = await start_node(origins="https://good.example"), someone()
+    caplog.set_level("INFO", "ssot.websocket.node")
+    bearer = token(user)
+    sent = [
+        "https://evil.example", "https://" + "x" * 5000, "https://caf\xe9.example",
+        "https://good.example",
+    ]  # fmt: skip
+    codes = [
+        await status(
+            node, subprotocols=[Subprotocol("ssot.v1")], origin=Origin(origin),
+            additional_headers={"Authorization": f"Bearer {bearer}"},
+        )
+        for origin in sent
+    ]  # fmt: skip
+    assert [code for code, _ in codes] == [403, 403, 403, 101]
+    shown = ["'https://evil.example'", repr(sent[1][:100]), r"'https://caf\xe9.example'"]
+    told = [record for record in caplog.records if record.name == "ssot.websocket.node"]
+    assert [(record.levelname, record.getMessage()) for record in told] == [
+        ("INFO", f"refused a connection: NODE_ORIGINS does not name the origin {each}")
+        for each in shown
+    ]
+    for secret in (user.user_id, bearer):
+        assert secret not in "".join(record.getMessage() for record in told)
+    assert node.statistics().refused == 3
+
+
 @pytest.mark.parametrize("after", ["9" * 5000 + "-1", "1-" + "9" * 30, f"{2**64}-0"])
 async def test_an_absurd_position_is_refused_or_survived(start_node: StartNode, after: str) -> None:
     """Numbers beyond the log's are a client's mistake (400), never the node's failure."""
