@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from ssot.configuration import AgentSettings, UnifiedConfiguration, WorkerSettings
+from ssot.configuration import SECTIONS, AgentSettings, UnifiedConfiguration, WorkerSettings
 from ssot.database import DatabaseManager, RunRecords
 from ssot.environment import IsolatedEnvironment
 from ssot.errors import SettingsError
@@ -37,7 +37,7 @@ _spans = Spans("platform")
 
 _SCHEMA_DEADLINE = 60.0
 
-ROLES = ("migrate", "auth", "worker", "node")
+ROLES = tuple(SECTIONS)
 """The roles, in the order in which they start."""
 
 

@@ -29,9 +29,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ssot.configuration import UnifiedConfiguration, environment_options
+from ssot.configuration import SECTIONS, UnifiedConfiguration, environment_options
 from ssot.configuration.schema import secrecy
 from ssot.environment import (
     IsolatedEnvironment,
@@ -41,9 +41,11 @@ from ssot.environment import (
     secrets_among,
 )
 from ssot.errors import SettingsError, SsotError
-from ssot.platform import ROLES, Role, open_role
 from ssot.telemetry import open_telemetry
 from ssot.tracing import continuing
+
+if TYPE_CHECKING:
+    from ssot.platform import Role
 
 __all__ = ["main"]
 
@@ -54,8 +56,10 @@ def main(arguments: list[str]) -> int:
     """Run one role; returns the exit code."""
     names = [argument for argument in arguments if argument != "--until-eof"]
     until_eof = len(names) < len(arguments)
-    if len(names) != 1 or names[0] not in (*ROLES, "all"):
-        sys.stderr.write(f"usage: python -m ssot.serve {'|'.join((*ROLES, 'all'))} [--until-eof]\n")
+    if len(names) != 1 or names[0] not in (*SECTIONS, "all"):
+        sys.stderr.write(
+            f"usage: python -m ssot.serve {'|'.join((*SECTIONS, 'all'))} [--until-eof]\n"
+        )
         return 2
     (name,) = names
     hang_ups = _HangUps()
@@ -86,7 +90,7 @@ def _refuse_if_wrong(process: Mapping[str, str]) -> None:
     """Tell what any role lacks before the first is started: not one crash after the other."""
     from ssot.configuration.inspection import problems_of
 
-    if wrong := problems_of(process, ROLES):
+    if wrong := problems_of(process, tuple(SECTIONS)):
         raise SettingsError([f"[{', '.join(who)}] {problem}" for problem, who in wrong.items()])
 
 
@@ -119,6 +123,10 @@ async def _until_stopped(work: Coroutine[Any, Any, None], *, until_eof: bool) ->
 
 
 async def _run(name: str, environment: IsolatedEnvironment, hang_ups: _HangUps) -> None:
+    # Imported here: a start that is refused for its environment is over before the clients of the
+    # servers would have been loaded, which takes most of a start.
+    from ssot.platform import open_role
+
     hung_up = hang_ups.follow()
     async with open_role(name, environment) as role:
         _ready(name, role.address)
@@ -174,7 +182,7 @@ async def _all(environment: IsolatedEnvironment, hang_ups: _HangUps) -> int:
 
     hung_up = hang_ups.follow(pass_on)
     try:
-        for role in ROLES:
+        for role in SECTIONS:
             # An interpreter that has only begun would be ended by it: it is told when it is up.
             hung_up.clear()
             process = await asyncio.create_subprocess_exec(

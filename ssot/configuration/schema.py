@@ -16,10 +16,10 @@ __all__ = ["SECTIONS", "Field", "fields", "readers", "secrecy", "test_defaults"]
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "migrate": ("database",),
     "auth": ("database", "tokens", "auth", "oauth"),
-    "node": ("database", "redis", "tokens", "node"),
     "worker": ("database", "redis", "worker", "agents"),
+    "node": ("database", "redis", "tokens", "node"),
 }
-"""The sections of :class:`Settings` that each service reads."""
+"""The sections of :class:`Settings` that each service reads; services in the order of a start."""
 
 
 @dataclass(frozen=True, slots=True)
