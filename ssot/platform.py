@@ -235,8 +235,9 @@ async def _http(
             yield
 
     with _naming_what_to_change(host, port, prefix=prefix):
-        listener = socket.create_server((host, port))
-    address = f"http://{host}:{listener.getsockname()[1]}"
+        listener = socket.create_server((host, port), family=_family(host))
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listener.getsockname()[1]}"
     server = Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]
@@ -258,6 +259,10 @@ async def _http(
         server.should_exit = True
         await serving
         listener.close()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -177,6 +178,26 @@ async def test_an_address_that_cannot_be_had_is_told_with_its_variable(
     (line,) = [line for line in log.splitlines() if "cannot listen" in line]
     assert f"cannot listen on {host}:0: {why}; choose another {name}_HOST" in line
     assert f"{name}_PORT" not in line
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("role", ["auth", "node"])
+async def test_a_role_listens_at_an_address_of_ipv6(
+    database_urls: Mapping[str, str], redis_settings: RedisSettings, role: str
+) -> None:
+    """Its address is told as a URL has it, in brackets, and can be connected to as it is."""
+    values = environment(role, database_urls, redis_settings, **{f"{role.upper()}_HOST": "::1"})
+    async with serve(role, **values) as process:
+        told = urlsplit((await ready(process))["address"])
+        assert told.netloc == f"[::1]:{told.port}"
+        _, writer = await asyncio.open_connection(told.hostname, told.port)
+        writer.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

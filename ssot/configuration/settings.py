@@ -173,6 +173,12 @@ class AuthSettings(Section):
         return key
 
     host: str = variable("AUTH_HOST", "127.0.0.1", what="address to listen on")
+
+    @field_validator("host")
+    @classmethod
+    def _listens(cls, host: str) -> str:
+        return _checked_address(host)
+
     port: int = variable(
         "AUTH_PORT", 8081, what="port to listen on; 0: any free one", ge=0, le=65535
     )
@@ -240,6 +246,12 @@ class NodeSettings(Section):
     """A WebSocket node."""
 
     host: str = variable("NODE_HOST", "127.0.0.1", what="address to listen on")
+
+    @field_validator("host")
+    @classmethod
+    def _listens(cls, host: str) -> str:
+        return _checked_address(host)
+
     port: int = variable(
         "NODE_PORT", 8082, what="port to listen on; 0: any free one", ge=0, le=65535
     )
@@ -271,6 +283,7 @@ class NodeSettings(Section):
             good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
             # It is no secret, and so must hold none.
             good = good and parts.username is None and not parts.query
+            good = good and not _unusable_host(parts.hostname or "")
         except ValueError:
             good = False
         if not good:
@@ -352,6 +365,7 @@ def is_protected(url: str) -> bool:
     try:
         parts = urlsplit(url)
         good = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        good = good and not _unusable_host(parts.hostname or "")
     except ValueError:
         return False
     local = parts.hostname in {"127.0.0.1", "::1", "localhost"}
@@ -378,6 +392,9 @@ def _checked_url(url: SecretStr, schemes: set[str], *, needs_path: str = "") -> 
         raise ValueError(f"must begin with {' or '.join(f'{s}://' for s in sorted(schemes))}")
     if not parts.hostname:
         raise ValueError("names no host; a password with / @ : # in it must be percent-encoded")
+    if wrong := _unusable_host(parts.hostname):
+        # Not the host itself: what stands there may be the end of a password.
+        raise ValueError(f"names a host that {wrong}")
     if "@" in parts.path + parts.query + parts.fragment:
         raise ValueError(
             "has an @ behind the host; a password with / ? # @ in it must be percent-encoded"
@@ -390,3 +407,22 @@ def _checked_url(url: SecretStr, schemes: set[str], *, needs_path: str = "") -> 
     if needs_path and not parts.path.strip("/"):
         raise ValueError(f"lacks {needs_path} after the host")
     return url
+
+
+def _checked_address(host: str) -> str:
+    if not host:
+        # To the operating system it stands for every address, which nobody says with nothing.
+        raise ValueError("names no address; 127.0.0.1 is this machine alone, 0.0.0.0 all networks")
+    if wrong := _unusable_host(host):
+        raise ValueError(f"is an address that {wrong}")
+    return host
+
+
+def _unusable_host(host: str) -> str:
+    """Why no resolver would even be asked for a host; empty: it would be."""
+    try:
+        # What the standard library does with it before it asks; it raises in each connection.
+        host.encode("idna")
+    except UnicodeError:
+        return "has an empty part, or one of more than 63 characters, between its dots"
+    return ""

@@ -18,7 +18,7 @@ from dotenv.parser import parse_stream
 
 from ssot.environment.redaction import printable
 
-__all__ = ["Contents", "Entry", "read_env_file", "read_secrets"]
+__all__ = ["Contents", "Entry", "absence", "read_env_file", "read_secrets"]
 
 _LARGEST_FILE = 1024 * 1024
 _LARGEST_SECRET = 64 * 1024
@@ -162,7 +162,7 @@ def read_secrets(folder: Path) -> Contents:
     except NotADirectoryError:
         return _unread(shown, "is no folder; name the folder that holds the files")
     except (OSError, ValueError) as error:
-        return _unread(shown, _cannot(error, "folder"))
+        return _unread(shown, _cannot(error, "folder", path=folder))
     try:
         for _ in range(_ATTEMPTS):
             before = _generation(root)
@@ -239,7 +239,7 @@ def _read(path: Path, *, limit: int) -> bytes:
         # Without waiting: the opening of a FIFO would last until somebody writes into it.
         descriptor = os.open(path, _FLAGS)
     except (OSError, ValueError) as error:
-        raise _Unusable(_cannot(error, "file", link=os.path.islink(path))) from None
+        raise _Unusable(_cannot(error, "file", path=path, link=os.path.islink(path))) from None
     try:
         return _take(descriptor, limit=limit)
     except OSError as error:
@@ -292,13 +292,22 @@ def _sentences(shown: str, problems: list[tuple[int, str]]) -> tuple[str, ...]:
     return tuple(f"{shown}, line {line}: {wrong}" for line, wrong in ordered)
 
 
-def _cannot(error: OSError | ValueError, what: str, *, link: bool = False) -> str:
+def _cannot(
+    error: OSError | ValueError, what: str, *, path: Path | None = None, link: bool = False
+) -> str:
     if isinstance(error, FileNotFoundError):
         if link:
             return "is a link to nothing; correct it, or remove it"
-        return f"there is no such {what}; make it, or do not name it"
+        return absence(what, path)
     reason = error.strerror if isinstance(error, OSError) else "the path is not legal"
     return f"cannot be read ({reason}); make it a {what} that this process may read"
+
+
+def absence(what: str, path: Path | None = None) -> str:
+    """That there is no such file or folder, and what to do."""
+    if path is not None and any(part.startswith("~") for part in path.parts):
+        return f"there is no such {what}; ~ is a shell's, not expanded here: write the whole path"
+    return f"there is no such {what}; make it, or do not name it"
 
 
 def _kind(mode: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from ssot.environment.commands import Commands
 from ssot.environment.expansion import Definition, Expansion, expand
-from ssot.environment.files import Contents, read_env_file, read_secrets
+from ssot.environment.files import Contents, absence, read_env_file, read_secrets
 from ssot.environment.redaction import is_secret_name, passwords_of, printable, user_of
 from ssot.environment.snapshot import Layer, Origin, Snapshot, Variable
 from ssot.environment.sources import BOOTSTRAP, Kind, Sources, is_there
@@ -118,10 +118,8 @@ class Layers:
             )
 
         if sources.folder is not None and not os.path.isdir(sources.folder):
-            problems.append(
-                f"SSOT_ENV_DIRECTORY (process): {printable(str(sources.folder))}: there is no such "
-                "folder; make it, or do not name it"
-            )
+            missing = f"{printable(str(sources.folder))}: {absence('folder', sources.folder)}"
+            problems.append(f"SSOT_ENV_DIRECTORY (process): {missing}")
         for path in sources.files:
             if sources.asked_for or is_there(path):
                 named = "SSOT_ENV_FILES" if sources.asked_for else ""

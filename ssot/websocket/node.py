@@ -99,7 +99,7 @@ class Node:
         if self._server is None:
             raise ProtocolError("the node is not open")
         host, port = next(iter(self._server.sockets)).getsockname()[:2]
-        return f"ws://{host}:{port}"
+        return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
 
     async def __aenter__(self) -> Node:
         origins = [Origin(o.strip()) for o in self._settings.origins.split(",") if o.strip()]

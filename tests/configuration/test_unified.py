@@ -126,6 +126,15 @@ def test_a_password_that_should_have_been_encoded_is_not_told(password: str) -> 
         ("migrate", "SSOT_DATABASE_URL", "POSTGRESQL://host/db"),
         ("auth", "AUTH_SIGNING_KEY", "too-short"),
         ("auth", "AUTH_ACCESS_TTL", "-1"),
+        # Names that no resolver is asked for: the standard library raises before.
+        ("migrate", "SSOT_DATABASE_URL", "postgresql://role@a..b/db"),
+        ("worker", "SSOT_REDIS_URL", f"redis://{'a' * 64}.example/0"),
+        ("node", "SSOT_AUTH_URL", "http://.auth:8081"),
+        ("auth", "AUTH_OAUTH_PROVIDER_URL", "https://a..b"),
+        ("auth", "AUTH_HOST", "a..b"),
+        # To the operating system nothing is every address.
+        ("auth", "AUTH_HOST", ""),
+        ("node", "NODE_HOST", ""),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_at_the_start(

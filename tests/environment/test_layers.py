@@ -255,6 +255,13 @@ def test_what_is_named_and_cannot_be_read_is_told_with_who_names_it(
     )
 
 
+@pytest.mark.parametrize("name", ["SSOT_ENV_FILES", "SSOT_SECRETS_DIRECTORY", "SSOT_ENV_DIRECTORY"])
+def test_a_home_folder_that_no_shell_expanded_is_explained(name: str) -> None:
+    """In a unit file or a compose file ``~`` stays as it is, and looks right to whoever reads it."""
+    with pytest.raises(SettingsError, match=r"~/.*; ~ is a shell's, .* write the whole path"):
+        IsolatedEnvironment.load({name: "~/nowhere"})
+
+
 def test_a_file_that_nobody_names_is_told_with_what_comes_of_it(tmp_path: Path) -> None:
     """It cannot be read, so all that is demanded lacks: that is said where it begins."""
     (tmp_path / ".env").write_bytes("A=1\n".encode("utf-16"))
