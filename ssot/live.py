@@ -26,7 +26,7 @@ class LiveChanges:
     An async context manager. :meth:`on` says for a setting, or a whole section, who applies it.
     What nobody applies takes effect at the next start, and is logged so. What cannot be applied (a
     credential that the server refuses) is logged with its reason, the component goes on with what
-    it had, and the next revision tries again.
+    it had, and the next revision tries again, or :meth:`retry`.
     """
 
     def __init__(self, configuration: UnifiedConfiguration) -> None:
@@ -38,6 +38,7 @@ class LiveChanges:
         self._failed: dict[int, tuple[str, str]] = {}
         self._newer = asyncio.Event()
         self._done = asyncio.Condition()
+        self._passes = 0
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
 
@@ -74,6 +75,17 @@ class LiveChanges:
             )
         return tuple(f"{path}: {why}" for path, why in self._failed.values())
 
+    async def retry(self) -> None:
+        """Try again what could not be applied: what refused it may have been mended elsewhere.
+
+        Returns when it has been tried; :meth:`applied` tells what came of it.
+        """
+        if self._failed:
+            passes = self._passes
+            self._newer.set()
+            async with self._done:
+                await self._done.wait_for(lambda: self._passes > passes)
+
     def _wake(self, _: Revision) -> None:
         # In whichever thread made the change; the loop may be closed by then.
         if not self._loop.is_closed():
@@ -88,6 +100,7 @@ class LiveChanges:
                 await self._apply(revision)
             async with self._done:
                 self._applied = revision
+                self._passes += 1
                 self._done.notify_all()
 
     async def _apply(self, revision: Revision) -> None:

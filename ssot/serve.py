@@ -154,6 +154,9 @@ async def _reload_when(
             why = type(error).__name__
             _log.error("environment not reloaded, the one before goes on serving: %s", why)
             continue
+        if not changes:
+            # Whoever asks again has mended what refused the last one: a role, a server.
+            await role.changes.retry()
         failed = await role.changes.applied()
         names = f": {', '.join(change.name for change in changes)}" if changes else ""
         if failed:

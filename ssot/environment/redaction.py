@@ -8,7 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import quote_from_bytes, unquote, unquote_plus, urlsplit
+from urllib.parse import quote, quote_from_bytes, unquote, unquote_plus, urlsplit
 
 __all__ = [
     "MASK",
@@ -31,9 +31,12 @@ SHORTEST = 8
 
 _SECRET_NAME = re.compile(
     r"(^|_)(SECRETS?|TOKEN|CREDENTIALS?|PRIVATE|DSN|JWT|PASSPHRASE|PASSCODE|AUTHORIZATION|PAT|"
-    r"COOKIE)(_|$)"
+    r"COOKIE|BEARER|SALT|PW)(_|$)"
     # CLIENTSECRET, ACCESSTOKEN: names of one word, as a whole or at the end of a longer one.
-    r"|SECRET$|[A-Z]TOKEN$|(SECRET|PRIVATE|ACCESS|API|SIGNING|ENCRYPTION)KEYS?(_|$)"
+    r"|SECRET$|[A-Z]TOKEN$"
+    r"|(SECRET|PRIVATE|ACCESS|API|SIGNING|ENCRYPTION|HMAC|SESSION|MASTER)KEYS?(_|$)"
+    # Not of any word before PASS: a COMPASS is none.
+    r"|(DB|SQL|PG|REDIS|SMTP|MAIL|LDAP|FTP|USER|ADMIN|ROOT)PASS(_|$)"
     # PGPASSWORD and MYSQL_PWD are names that others have given; PWD is a folder.
     r"|PASSWORD|PASSWD|(^|_)PASS$|_PWD$|(^|_)KEYS?$|_KEY_",
     re.IGNORECASE,
@@ -52,12 +55,20 @@ _WORD = re.compile(r"\S+")
 _BEFORE_PASSWORD = re.compile(r"://[^:/@]*:")
 _USER = re.compile(r"[^:/@]*://(?P<user>[^:/@]*):")
 _QUERY_PASSWORD = re.compile(
-    r"(?P<head>[?&](?:password|passwd|secret|token|sslpassword)=)(?P<password>[^&\s]+)",
+    # In OAuth and the APIs of others: access_token, client_secret, api-key. Of bounded length, so
+    # that a long word without any of them is looked through once.
+    r"(?P<head>[?&](?:[\w.-]{0,64}?(?:password|passwd|pwd|secret|token|(?:api|access)[_-]?key))=)"
+    r"(?P<password>[^&\s]+)",
     re.IGNORECASE,
 )
 # Of a value that is one URL as a whole: what is in it belongs to it, spaces as well.
 _VALUE_QUERY_PASSWORD = re.compile(
     _QUERY_PASSWORD.pattern.replace(r"[^&\s]", "[^&]"), re.IGNORECASE
+)
+# Of a connection string that is no URL: libpq's ``host=… password=…``, and those with ``;``.
+_KEYWORD_PASSWORD = re.compile(
+    r"(?P<head>(?:^|[\s;])(?:password|passwd|pwd)\s?=\s?)(?P<password>'[^']+'|[^\s;']+)",
+    re.IGNORECASE,
 )
 _FRAME = re.compile(r"-----(BEGIN|END) .*-----")
 # The longest keys have about 200 lines; what has more is a whole file of something.
@@ -77,7 +88,9 @@ def mask_url(text: str) -> str:
     """The text with the password of every URL in it masked."""
     if "://" in text and "@" in text:
         text = _WORD.sub(lambda word: _masked(word[0]), text)
-    return _QUERY_PASSWORD.sub(lambda m: f"{m['head']}{MASK}", text)
+    for written in (_QUERY_PASSWORD, _KEYWORD_PASSWORD):
+        text = written.sub(lambda m: f"{m['head']}{MASK}", text)
+    return text
 
 
 def mask_value(value: str) -> str:
@@ -106,10 +119,10 @@ class Redactor:
     """Cleans text of known secrets, wherever they turn up.
 
     Knows each value also without the white space around it, and each of its first 256 lines; all of
-    them also percent-, base64-, JSON- and HTML-encoded, whichever characters an encoder leaves as
-    they are, and inside of what was encoded as a whole in base64: of that, the two characters at
-    its edges may stay. Values of fewer than eight characters are not replaced: they occur in
-    ordinary words, and are protected by name only.
+    them also percent-, base64-, JSON- and HTML-encoded and in hexadecimal digits, whichever
+    characters an encoder leaves as they are, and inside of what was encoded as a whole in base64:
+    of that, the two characters at its edges may stay. Values of fewer than eight characters are not
+    replaced: they occur in ordinary words, and are protected by name only.
 
     Takes from the redactor that it is ``like`` what that knows already: one more secret is cheap.
     """
@@ -156,13 +169,13 @@ class RedactingFilter(logging.Filter):
 
 
 def passwords_of(value: str) -> set[str]:
-    """The passwords inside a URL, as written and decoded; nothing for any other value.
+    """The passwords inside a URL, as written and decoded, or inside another connection string.
 
     Before the host and in the query; also of what only looks like a URL, because a password in it
-    should have been percent-encoded.
+    should have been percent-encoded. Nothing for any other value.
     """
     if "://" not in value:
-        return set()
+        return {match["password"].strip("'") for match in _KEYWORD_PASSWORD.finditer(value)}
     found = {match["password"] for match in _VALUE_QUERY_PASSWORD.finditer(value)}
     found |= {unquote_plus(password) for password in found}
     try:
@@ -248,6 +261,8 @@ def _encodings(value: str) -> set[str]:
     percent = {quote_from_bytes(raw, safe=""), quote_from_bytes(raw)}
     percent |= {each.replace("%20", "+") for each in percent}
     percent |= {re.sub("%..", lambda found: found[0].lower(), each) for each in percent}
+    # A URL that is a parameter of another one.
+    percent |= {quote(each, safe="") for each in percent}
     inside = {encoded.rstrip("="), *(_inside(raw, offset) for offset in range(3))}
     return {
         value,
@@ -255,9 +270,13 @@ def _encodings(value: str) -> set[str]:
         *percent,
         *inside,
         *(each.translate(_URL_SAFE) for each in inside),
+        raw.hex(),
+        raw.hex().upper(),
         json.dumps(value)[1:-1],
+        json.dumps(json.dumps(value))[3:-3],  # JSON that is a text in JSON
         json.dumps(value, ensure_ascii=False)[1:-1],
         repr(value)[1:-1],
+        repr(raw)[2:-1],
         printable(value),
     }
 

@@ -24,6 +24,7 @@ from ssot.environment import (
     is_secret_name,
     mask_url,
 )
+from ssot.environment.redaction import passwords_of
 
 ENCODINGS: dict[str, Callable[[str], str]] = {
     "plain": str,
@@ -32,6 +33,9 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "base64": lambda s: base64.b64encode(s.encode()).decode(),
     "base64url": lambda s: base64.urlsafe_b64encode(s.encode()).decode(),
     "json": lambda s: json.dumps(s)[1:-1],
+    "json in json": lambda s: json.dumps(json.dumps(s))[3:-3],
+    "percent twice": lambda s: quote(quote(s, safe=""), safe=""),
+    "hex": lambda s: s.encode().hex(),
     "json, not ascii": lambda s: json.dumps(s, ensure_ascii=False)[1:-1],
 }
 SECRETS = st.text(st.characters(exclude_categories=["Cs"]), min_size=8, max_size=30)
@@ -200,3 +204,57 @@ def test_a_log_call_with_wrong_arguments_does_not_raise(
     monkeypatch.setattr(logging, "raiseExceptions", False)
     logger.info("%d", "s3cret-value")
     assert "s3cret-value" not in capsys.readouterr().err + "".join(sys.argv[:0])
+
+
+@pytest.mark.parametrize(
+    "name", ["DBPASS", "DB_PW", "HMACKEY", "SESSIONKEY", "API_BEARER", "HASH_SALT", "SmtpPass"]
+)
+def test_names_that_others_use_for_secrets_are_known(name: str) -> None:
+    """Providers name their variables as they like."""
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["COMPASS", "BYPASS", "TRESPASS", "SALTED_HASH", "PASSENGERS"])
+def test_a_word_that_only_contains_one_is_no_secret(name: str) -> None:
+    """What is masked for nothing cannot be read by whoever searches for a mistake."""
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://h/?access_token={}",
+        "https://h/cb?state=1&client_secret={}&x=2",
+        "https://h/?api_key={}",
+        "https://h/?Api-Key={}",
+        "host=db.example user=app password={} sslmode=require",
+        "host=db.example password = '{}'",
+        "Server=db.example;Password={};Encrypt=true",
+    ],
+)
+def test_a_password_is_masked_wherever_a_connection_string_has_it(text: str) -> None:
+    """Also for whoever was never told that it is one."""
+    assert "hunter2-of-it" not in mask_url(text.format("hunter2-of-it"))
+    assert passwords_of(text.format("hunter2-of-it")) == {"hunter2-of-it"}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda secret: quote(quote(secret, safe=""), safe=""),
+        lambda secret: json.dumps(json.dumps({"key": secret})),
+        lambda secret: secret.encode().hex(),
+        lambda secret: secret.encode().hex().upper(),
+        lambda secret: repr(secret.encode()),
+    ],
+    ids=["percent twice", "JSON in JSON", "hex", "HEX", "bytes"],
+)
+def test_a_secret_that_was_encoded_twice_or_as_bytes_is_found(write: Callable[[str], str]) -> None:
+    """A URL as a parameter of another one, a message inside a message."""
+    secret = 'pa"ss/wörd+of it'
+    told = Redactor([secret])(f"before {write(secret)} after")
+    assert MASK in told
+    assert told.startswith("before ")
+    assert told.endswith(" after")
+    for piece in ("pa", "rd", secret.encode().hex()[4:-4], secret.encode().hex()[4:-4].upper()):
+        assert piece not in told
