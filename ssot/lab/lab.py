@@ -300,10 +300,16 @@ class Lab:
         full = f"node {name}"
         return await self.start("node", full, environment or self.environment("node", full))
 
-    async def provider(self, clients: Mapping[str, str], name: str = "provider") -> Provider:
-        """An OAuth provider that knows these clients and their secrets, ended with the check."""
+    async def provider(
+        self, clients: Mapping[str, str], name: str = "provider", *, issuer: str = ""
+    ) -> Provider:
+        """An OAuth provider that knows these clients and their secrets, ended with the check.
+
+        With an ``issuer`` it is an impostor: it says that it is that one.
+        """
         self._secrets.add(*clients.values())
-        environment = self._at.child({"PROVIDER_CLIENTS": json.dumps(dict(clients))}, "", name)
+        own = {"PROVIDER_CLIENTS": json.dumps(dict(clients)), "PROVIDER_ISSUER": issuer}
+        environment = self._at.child(own, "", name)
         process = Process(
             "provider",
             name,

@@ -1,7 +1,8 @@
 """A real OAuth provider for labs, as a process: ``python -m ssot.lab.provider [--until-eof]``.
 
 It knows the clients of its environment, ``PROVIDER_CLIENTS='{"<client id>": "<secret>", …}'``, and
-whatever test users it is asked for. Once up it prints one line of JSON to standard output,
+whatever test users it is asked for. With ``PROVIDER_ISSUER`` it says that it is another issuer, as
+an impostor or a mistaken proxy would. Once up it prints one line of JSON to standard output,
 ``{"ready": "provider", "address": "http://127.0.0.1:…"}``, and runs until SIGTERM or SIGINT; with
 ``--until-eof`` the end of standard input stops it too. Everything is in memory.
 
@@ -63,9 +64,15 @@ class _Code:
 
 
 class OAuthServer:
-    """The provider as an ASGI application, ``app``. Codes live for ``code_ttl`` seconds."""
+    """The provider as an ASGI application, ``app``. Codes live for ``code_ttl`` seconds.
 
-    def __init__(self, clients: Mapping[str, str], *, code_ttl: float = _CODE_TTL) -> None:
+    ``issuer`` is whom it says to be, if not whoever is asked.
+    """
+
+    def __init__(
+        self, clients: Mapping[str, str], *, code_ttl: float = _CODE_TTL, issuer: str = ""
+    ) -> None:
+        self._issuer = issuer
         self._clients = dict(clients)
         self._code_ttl = code_ttl
         self._codes: dict[str, _Code] = {}
@@ -86,7 +93,7 @@ class OAuthServer:
         issuer = str(request.base_url).rstrip("/")
         return JSONResponse(
             {
-                "issuer": issuer,
+                "issuer": self._issuer or issuer,
                 "authorization_endpoint": f"{issuer}/authorize",
                 "token_endpoint": f"{issuer}/token",
                 "userinfo_endpoint": f"{issuer}/userinfo",
@@ -199,7 +206,8 @@ def main(arguments: list[str]) -> int:
         # Not the reason: it may quote a secret.
         sys.stderr.write('PROVIDER_CLIENTS must be JSON: {"<client id>": "<secret>", …}\n')
         return 2
-    asyncio.run(_serve(OAuthServer(clients), until_eof=bool(arguments)))
+    provider = OAuthServer(clients, issuer=os.environ.get("PROVIDER_ISSUER", ""))
+    asyncio.run(_serve(provider, until_eof=bool(arguments)))
     return 0
 
 
