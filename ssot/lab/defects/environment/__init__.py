@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from ssot.lab.defects.environment import cascade, changes, isolation, secrets, threads
+from ssot.lab.defects.environment import (
+    cascade,
+    changes,
+    disclosure,
+    following,
+    isolation,
+    judging,
+    launching,
+    references,
+    secrets,
+    threads,
+)
 from ssot.lab.defects.model import Defect
 
 __all__ = ["CONTROL", "DEFECTS"]
@@ -10,6 +21,17 @@ __all__ = ["CONTROL", "DEFECTS"]
 CONTROL = ("ENV-01",)
 """What must pass with every defect that does not name another control."""
 
-_MODULES = (isolation, cascade, secrets, threads, changes)
+_MODULES = (
+    isolation,
+    launching,
+    cascade,
+    references,
+    judging,
+    secrets,
+    disclosure,
+    threads,
+    changes,
+    following,
+)
 
 DEFECTS: tuple[Defect, ...] = tuple(defect for module in _MODULES for defect in module.DEFECTS)
