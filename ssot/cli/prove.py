@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ssot.cli.arguments import Notebooks, ids
-from ssot.cli.exits import FAILED, give_up
+from ssot.cli.exits import COULD_NOT_RUN, FAILED, give_up
 from ssot.cli.places import NOTEBOOKS, OUTPUTS
 from ssot.cli.proof import show_defects, show_trial, summarise
 from ssot.cli.signals import stop_on_signals
@@ -54,8 +54,8 @@ def prove(
     Each defect is an edit of a copy of the package; your files stay as they are. It is caught when
     the checks that it names fail by their own assertions, and its control passes.
 
-    Exit code: 0 all were caught and no check is unproven, 1 otherwise, 2 it could not be run, 130
-    or 143 interrupted. What was proven is in outputs/proven in any case.
+    Exit code: 0 all were caught and no check is unproven, 1 otherwise, 2 it could not be run or a
+    defect no longer applies, 130 or 143 interrupted. What was proven is in outputs/proven anyway.
     """
     from ssot.lab import prove as proving
     from ssot.lab.defects import catalogue
@@ -89,4 +89,6 @@ def prove(
     summarise(result)
     if received:
         raise typer.Exit(128 + received[0])
+    if any(trial.outcome == "not applicable" for trial in result.trials):
+        raise typer.Exit(COULD_NOT_RUN)
     raise typer.Exit(0 if result.verdict is Verdict.PASS else FAILED)

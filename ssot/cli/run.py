@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ssot.cli.arguments import Notebooks, ids, value
-from ssot.cli.exits import FAILED, give_up
+from ssot.cli.exits import COULD_NOT_RUN, FAILED, give_up
 from ssot.cli.places import NOTEBOOKS, OUTPUTS
 from ssot.cli.progress import display
 from ssot.cli.signals import stop_on_signals
@@ -78,4 +78,6 @@ def run(
     summarise(result, masked(parameters))
     if received:
         raise typer.Exit(128 + received[0])
+    if any(notebook.cut_off for notebook in result.notebooks):
+        raise typer.Exit(COULD_NOT_RUN)
     raise typer.Exit(0 if result.verdict is Verdict.PASS else FAILED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -24,6 +23,7 @@ from ssot.environment import (
     mask_url,
     nearest,
 )
+from ssot.environment.locks import ForkSafeLock
 from ssot.errors import SettingsError
 from ssot.tracing import Spans, trace_of
 
@@ -77,7 +77,7 @@ class UnifiedConfiguration:
         self._overrides = dict(overrides or {})
         self._following: Subscription | None = None
         self._subscribers: tuple[Callable[[Revision], object], ...] = ()
-        self._refreshing = threading.Lock()
+        self._refreshing = ForkSafeLock()
         self._state = self._next(1)
 
     @property

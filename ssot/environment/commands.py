@@ -8,11 +8,11 @@ import shlex
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
+from ssot.environment.locks import ForkSafeLock
 from ssot.errors import SsotError
 
 __all__ = ["DEFAULT_TIMEOUT", "CommandRefused", "Commands"]
@@ -63,7 +63,7 @@ class Commands:
         self._timeout = timeout
         self._limit = limit
         self._results: dict[str, str | CommandRefused] = {}
-        self._running = threading.Lock()
+        self._running = ForkSafeLock()
 
     def __repr__(self) -> str:
         return f"<Commands: {', '.join(sorted(self._allowed)) or 'none'} allowed>"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ssot.environment.layers import Layers, Rules
+from ssot.environment.locks import ForkSafeLock
 from ssot.environment.overlay import Overlay, protection_of
 from ssot.environment.redaction import Redactor
 from ssot.environment.snapshot import Change, Snapshot, Variable
@@ -85,8 +85,8 @@ class IsolatedEnvironment(View):
         self._sources = sources or Sources()
         self._validate = validate
         self._protected = frozenset(each.name for each in BOOTSTRAP)
-        self._writing = threading.Lock()
-        self._learning = threading.Lock()
+        self._writing = ForkSafeLock()
+        self._learning = ForkSafeLock()
         self._subscribers = Subscribers()
         # The secrets of now, those that were rotated out, oldest first, and both together.
         self._held: frozenset[str] = frozenset()
@@ -256,15 +256,6 @@ class IsolatedEnvironment(View):
             told=self._subscribers.told,
             failed=self._subscribers.failed,
         )
-
-    def renew(self) -> None:
-        """In a forked child: forget the locks of threads that exist in its parent alone.
-
-        What those threads had not told yet is told with the next change.
-        """
-        self._writing = threading.Lock()
-        self._learning = threading.Lock()
-        self._subscribers.renew()
 
     # Inside
 

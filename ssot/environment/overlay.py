@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from ssot.environment.locks import ForkSafeLock
 from ssot.environment.redaction import SHORTEST, is_secret_name, passwords_of
 from ssot.environment.snapshot import Origin, Snapshot, Variable
 from ssot.environment.view import View, foreign_to, problems_of, secrets_of
@@ -43,7 +43,7 @@ class Overlay(View):
         self._foreign = foreign_to(self.service)
         self._protected = protected
         self._secrecy = secrecy or {}
-        self._writing = threading.Lock()
+        self._writing = ForkSafeLock()
         self._mine: Mapping[str, str | None] = {}
         self._seen: frozenset[str] = frozenset()
         self._merged: tuple[Snapshot, Mapping[str, str | None], Snapshot] | None = None
@@ -57,6 +57,16 @@ class Overlay(View):
     def snapshot(self) -> Snapshot:
         """The variables now, of one moment of what lies below."""
         return self.seen_by()[0]
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The value, or ``default`` when the name is absent; an empty value is a value."""
+        mine = self._mine
+        if name in mine:
+            own = mine[name]
+            return default if own is None else own
+        if self.service == self._below.service:
+            return self._below.get(name, default)
+        return self.snapshot().get(name, default)
 
     def seen_by(self, *services: str) -> tuple[Snapshot, tuple[str, ...]]:
         """The same for one who sees what every one of these services does as well; see there."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from ssot.environment.isolated import IsolatedEnvironment
+from ssot.environment.locks import ForkSafeLock
 from ssot.errors import SettingsError
 
 __all__ = ["Singleton", "process_environment"]
@@ -19,17 +19,13 @@ class Singleton:
     Safe against racing first calls: one of them builds, the others wait for it. When building
     raises, that caller has the error, and the next call tries again. ``options`` belong to the
     first call; a later one may repeat them or leave them out, others are refused. A forked child
-    has the environment of its parent, and may change its own. Overlays and configurations it makes
-    anew of that one: a thread that changed those of the parent may have left them locked for ever.
+    has the environment of its parent as it was, and may change its own.
     """
 
     def __init__(self, build: Callable[..., IsolatedEnvironment]) -> None:
         self._build = build
         self._built: tuple[IsolatedEnvironment, dict[str, Any]] | None = None
-        self._renew()
-        if hasattr(os, "register_at_fork"):
-            # A thread that held the lock does not exist in the child: nobody would release it.
-            os.register_at_fork(after_in_child=self._renew)
+        self._lock = ForkSafeLock()
 
     def __call__(self, **options: Any) -> IsolatedEnvironment:
         """The environment; built by this call when there is none yet."""
@@ -48,11 +44,6 @@ class Singleton:
                 ]
             )
         return environment
-
-    def _renew(self) -> None:
-        self._lock = threading.Lock()
-        if self._built is not None:
-            self._built[0].renew()
 
 
 process_environment = Singleton(lambda **options: IsolatedEnvironment.load(os.environ, **options))

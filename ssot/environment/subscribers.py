@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-import threading
+import os
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from ssot.environment.locks import ForkSafeLock
 from ssot.environment.snapshot import Change
 
 __all__ = ["Subscribers", "Subscription"]
@@ -44,8 +45,9 @@ class Subscribers:
     def __init__(self) -> None:
         self._all: tuple[Subscription, ...] = ()
         self._waiting: deque[tuple[Subscription, Change]] = deque()
-        self._lock = threading.Lock()
-        self._telling = False
+        self._lock = ForkSafeLock()
+        # The process that tells: after a fork, the thread that did is not in the child.
+        self._telling = 0
         self.told = 0
         self.failed = 0
 
@@ -90,15 +92,15 @@ class Subscribers:
         """
         stopped: BaseException | None = None
         with self._lock:
-            if self._telling:
+            if self._telling == os.getpid():
                 return
-            self._telling = True
+            self._telling = os.getpid()
         try:
             while True:
                 with self._lock:
                     if not self._waiting:
                         # in the same breath, or a change that comes now would be told by nobody
-                        self._telling = False
+                        self._telling = 0
                         break
                     subscription, change = self._waiting.popleft()
                 try:
@@ -107,15 +109,10 @@ class Subscribers:
                     stopped = stopped or error
         except BaseException:
             with self._lock:
-                self._telling = False
+                self._telling = 0
             raise
         if stopped is not None:
             raise stopped
-
-    def renew(self) -> None:
-        """Forget who held the lock, and who was telling: those threads do not exist any more."""
-        self._lock = threading.Lock()
-        self._telling = False
 
     def _tell(self, subscription: Subscription, change: Change) -> None:
         if subscription.closed or (

@@ -168,13 +168,13 @@ def foreign_to(service: str | None) -> tuple[str, ...]:
 
 def owner_of(name: str) -> str | None:
     """The service in whose namespace a name is; ``None`` for a shared one."""
-    return next((each for each in SERVICES if name.startswith(f"{each.upper()}_")), None)
+    begin = name.partition("_")[0].lower()
+    return begin if begin in SERVICES and name.startswith(f"{begin.upper()}_") else None
 
 
 def unseen(name: str, service: str | None) -> str | None:
     """Why a service never sees a name; ``None`` when it would, were the name set."""
-    owner = owner_of(name)
-    if service is None or owner in (None, service):
+    if service is None or (owner := owner_of(name)) in (None, service):
         return None
     return f"{name} belongs to the {owner} service; the {service} service does not see it"
 

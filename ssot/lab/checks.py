@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from types import FrameType, TracebackType
@@ -68,6 +69,7 @@ class Check:
         self._display = display
         self._tables: list[Table] = []
         self._timer = asyncio.timeout(None)
+        self._began = 0.0
         self._guard = _LoopGuard(deadline + _GRACE)
 
     def show(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -77,6 +79,7 @@ class Check:
     async def __aenter__(self) -> Check:
         await self._begin()
         self._guard.start()
+        self._began = time.monotonic()
         self._timer = asyncio.timeout(self.deadline)
         await self._timer.__aenter__()
         return self
@@ -87,14 +90,20 @@ class Check:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        took = time.monotonic() - self._began
+        late_text = f"the check took longer than its deadline of {self.deadline:g} s"
         try:
             await self._timer.__aexit__(kind, error, trace)
         except TimeoutError as timeout:
-            timeout.args = (f"the check took longer than its deadline of {self.deadline:g} s",)
+            timeout.args = (late_text,)
             error = timeout
         finally:
             self._guard.stop()
-        if isinstance(error, KeyboardInterrupt) and self._guard.stacks:
+        if error is None and took > self.deadline:
+            # A timer acts where a cell awaits; what computes or blocks it, passes it unseen.
+            error = TimeoutError(late_text)
+        # Also when the cell has swallowed the interrupt.
+        if self._guard.stacks and isinstance(error, KeyboardInterrupt | TimeoutError):
             error = Blocked(
                 f"the event loop was blocked past the deadline of {self.deadline:g} s; "
                 f"where it stood:\n{self._guard.stacks}"

@@ -144,7 +144,8 @@ def prove(
 ) -> Proof:
     """Try ``defects``, at most ``jobs`` at a time, and return what came of them, in their order.
 
-    First the notebooks run whole, on an undamaged copy, and must pass. With ``whole`` each defect
+    First the checks that are named run on an undamaged copy, and must pass; all checks, when it is
+    to be ``complete``. With ``whole`` each defect
     is tried on its whole notebook, and not only on the checks it names. The results are in a new
     folder of ``outputs``, to which ``proven`` then points; ``proof.json`` is written whole after
     every defect. ``on_event`` is called in the calling thread. Once ``stop`` is set, or when
@@ -296,7 +297,11 @@ def _trial(proof: Proof, defect: Defect, notebook: Notebook, whole: bool) -> Tri
 def _run_undamaged(
     proof: Proof, source: Copy, workspace: Workspace, jobs: int, stop: threading.Event
 ) -> runner.Run:
-    """Run the notebooks as they are; whatever does not pass is no work of a defect."""
+    """Run the notebooks as they are; whatever does not pass is no work of a defect.
+
+    Whole when all is to be proven; for some of the defects, only the checks that they name.
+    """
+    named = {seen.id for trial in proof.trials for seen in trial.checks}
     copy = source.again(workspace.root / "undamaged")
     with copy.watch() as observer:
         run = runner.run(
@@ -305,6 +310,7 @@ def _run_undamaged(
             outputs=proof.folder,
             folder=proof.folder / "undamaged",
             jobs=jobs,
+            only=() if proof.complete else named,
             environment=_environment(copy, workspace),
             stop=stop,
         )

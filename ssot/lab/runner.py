@@ -80,7 +80,8 @@ class NotebookResult:
     """What is known of one execution of a notebook by now.
 
     ``round`` counts from 1 when it is repeated. ``shuffle`` draws the order of its checks; ``None``
-    leaves it. ``error`` is a failure outside of its checks.
+    leaves it. ``error`` is a failure outside of its checks; ``cut_off`` says that it was one of the
+    kernel, which died, so that the notebook was not run to its end.
     """
 
     notebook: Notebook
@@ -91,6 +92,7 @@ class NotebookResult:
     shuffle: int | None = None
     seconds: float = 0.0
     error: str = ""
+    cut_off: bool = False
 
     @property
     def name(self) -> str:
@@ -425,6 +427,7 @@ def _apply(notebook: NotebookResult, message: Started | Finished | _Ended) -> It
         case _Ended():
             notebook.seconds = message.seconds
             if message.error:
+                notebook.cut_off = True
                 notebook.error = "\n".join(filter(None, (notebook.error, message.error)))
             for result in notebook.checks.values():
                 if result.message == _NOT_RUN and notebook.error:

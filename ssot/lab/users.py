@@ -136,11 +136,20 @@ class LabClient:
     async def ask(
         self, text: str, *, thread: str = "thread-1", message_id: str | None = None
     ) -> str:
-        """Ask the agent ``usage_analysis``; returns the run's id once the question is queued."""
+        """Ask the agent ``usage_analysis``; returns the run's id once the question is queued.
+
+        After 12 s without that an :class:`AssertionError` says so.
+        """
         self._timeline.record(self.user.name, f"asks {text!r}")
-        return await self._client.send(
-            text, thread_id=thread, agent="usage_analysis", message_id=message_id
-        )
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await self._client.send(
+                    text, thread_id=thread, agent="usage_analysis", message_id=message_id
+                )
+        except TimeoutError:
+            raise AssertionError(
+                f"{self.user.name} waited {_PATIENCE:g} s in vain for the node to take the question"
+            ) from None
 
     async def answer(self, text: str) -> Any:
         """Ask, wait for the last event of the run, and return its ``result``."""

@@ -314,6 +314,16 @@ async def test_a_check_that_cannot_be_made_is_unknown(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "GP-01 UNKNOWN it holds: no kill here\n"
 
 
+async def test_a_check_that_blocks_the_loop_past_its_deadline_has_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No timer can act while a cell computes; it has taken too long all the same."""
+    with pytest.raises(TimeoutError, match=r"longer than its deadline of 0\.05 s"):
+        async with check(deadline=0.05):
+            time.sleep(0.1)  # noqa: ASYNC251
+    assert "GP-01 FAIL" in capsys.readouterr().out
+
+
 async def test_a_check_past_its_deadline_is_cancelled(capsys: pytest.CaptureFixture[str]) -> None:
     """The wait ends at the deadline, and the error says which."""
     begin = time.monotonic()
@@ -359,6 +369,8 @@ asyncio.run(main())
 assert time.monotonic() - begin < 6
 """
 
+SWALLOWS = "exec('try: time.sleep(30)\\nexcept KeyboardInterrupt: pass')"
+
 
 def test_a_check_that_blocks_the_loop_is_interrupted() -> None:
     """A blocked loop is told with where it stood, and the next check runs as if nothing had been."""
@@ -368,7 +380,7 @@ def test_a_check_that_blocks_the_loop_is_interrupted() -> None:
             [sys.executable, "-c", BLOCKED.format(tests=tests, what=what)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for what in ("time.sleep(30)", "while True: pass")
+        for what in ("time.sleep(30)", "while True: pass", SWALLOWS)
     ]  # fmt: skip
     for process in running:
         out, log = process.communicate(timeout=30)

@@ -350,6 +350,17 @@ def test_a_defect_that_was_caught_exits_with_0(here: Path) -> None:
     assert load(here / "outputs/proven/proof.json")["verdict"] == "pass"
 
 
+def test_a_defect_that_no_longer_applies_exits_with_2(here: Path) -> None:
+    """The proof could not be made; it is no verdict on a check."""
+    stale = OWN.replace("GP-01", "GP-03").replace(
+        '"return cls(*numbers)", after', '"nowhere", after'
+    )
+    (here / "stale.py").write_text(stale)
+    code, output = ssot("prove", "--defects", "stale.py", "--defect", "swapped", cwd=here)
+    assert "NOT APPLICABLE swapped" in output
+    assert code == 2
+
+
 def test_a_defect_that_was_missed_exits_with_1(here: Path) -> None:
     """And says which check passed though the code was wrong."""
     code, output = ssot("prove", "--defects", "own.py", cwd=here)

@@ -305,6 +305,15 @@ def test_run_with_a_failure_tells_how_to_run_it_again(tmp_path):
     assert code == 1
 
 
+def test_run_of_a_kernel_that_dies_exits_with_2(tmp_path):
+    """The notebook could not be run to its end; what had passed is kept."""
+    write(notebook(PASS, "import os; os._exit(3)"), tmp_path / "notebooks" / "00_a.ipynb")
+    code, output = ssot("run", cwd=tmp_path)
+    assert "the kernel died" in output
+    assert "1 pass" in output
+    assert code == 2
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -64,13 +64,13 @@ DEFECTS = (
             Edit(
                 "ssot/environment/files.py",
                 "    except (OSError, ValueError) as error:\n"
-                '        return _unread(shown, _cannot(error, "folder"))\n'
+                '        return _unread(shown, _cannot(error, "folder", path=folder))\n'
                 "    try:\n"
                 "        for _ in",
                 "    except FileNotFoundError:\n"
                 "        return Contents((), ())\n"
                 "    except (OSError, ValueError) as error:\n"
-                '        return _unread(shown, _cannot(error, "folder"))\n'
+                '        return _unread(shown, _cannot(error, "folder", path=folder))\n'
                 "    try:\n"
                 "        for _ in",
             ),

@@ -8,19 +8,6 @@ __all__ = ["DEFECTS"]
 
 DEFECTS = (
     Defect(
-        id="bom-is-part-of-name",
-        title="A byte order mark is a part of the first name",
-        symptom="a file that was saved on another system is refused",
-        caught_by=("ENV-36",),
-        edits=(
-            Edit(
-                "ssot/environment/files.py",
-                '    marks = len(text) - len(text.lstrip("\\ufeff"))',
-                "    marks = 0",
-            ),
-        ),
-    ),
-    Defect(
         id="own-name-only-in-same-layer",
         title="A shared name of a stronger layer wins over the service's own one",
         symptom="a service logs in as another one, since somebody set the shared name",
