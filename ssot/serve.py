@@ -63,6 +63,9 @@ def main(arguments: list[str]) -> int:
         return 2
     (name,) = names
     hang_ups = _HangUps()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # While files are read: a program of $(…) that runs for them is ended on the way out.
+        signal.signal(number, lambda *_: sys.exit(0))
     # Of the process alone, before anything of a file is known: what is wrong there must be logged.
     cleaning = _log_to_stderr(Redactor(secrets_among(os.environ, secrecy())))
     try:
@@ -135,6 +138,8 @@ async def _run(name: str, environment: IsolatedEnvironment, hang_ups: _HangUps) 
             await role.failed()
         finally:
             reloading.cancel()
+            # A reload is in a thread, which the end of this process would wait for.
+            environment.give_up()
 
 
 async def _reload_when(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
@@ -140,7 +140,14 @@ class RedisSettings(Section):
     @field_validator("url")
     @classmethod
     def _redis(cls, url: SecretStr) -> SecretStr:
-        return _checked_url(url, {"redis", "rediss"})
+        checked = _checked_url(url, {"redis", "rediss"})
+        parts = urlsplit(url.get_secret_value())
+        if parts.query or parts.fragment:
+            # They would win over what the client needs, such as answers in bytes.
+            raise ValueError("takes no options behind ? or #; timeouts are settings of their own")
+        if not re.fullmatch(r"(/[0-9]{0,4})?", parts.path):
+            raise ValueError("ends with the number of a database, such as /0")
+        return checked
 
 
 class TokenSettings(Section):
@@ -372,6 +379,9 @@ def is_protected(url: str) -> bool:
     return good and (parts.scheme == "https" or (parts.scheme == "http" and local))
 
 
+_TWICE = {"host", "hostaddr", "port", "user", "password", "dbname"}
+
+
 def _checked_url(url: SecretStr, schemes: set[str], *, needs_path: str = "") -> SecretStr:
     """Messages never contain the URL: it holds a password."""
     text = url.get_secret_value()
@@ -404,6 +414,10 @@ def _checked_url(url: SecretStr, schemes: set[str], *, needs_path: str = "") -> 
         raise ValueError("has two @; a password with @ in it must be percent-encoded (%40)")
     if port == 0:
         raise ValueError("port 0 cannot be connected to")
+    if parts.netloc.endswith(":"):
+        raise ValueError("has a : and no port behind its host")
+    if both := {name for name, _ in parse_qsl(parts.query)} & _TWICE:
+        raise ValueError(f"says {', '.join(sorted(both))} behind the ?, which stands before it")
     if needs_path and not parts.path.strip("/"):
         raise ValueError(f"lacks {needs_path} after the host")
     return url
@@ -425,4 +439,6 @@ def _unusable_host(host: str) -> str:
         host.encode("idna")
     except UnicodeError:
         return "has an empty part, or one of more than 63 characters, between its dots"
+    if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:.]+(%\w+)?", host):
+        return "is no single name and no address"
     return ""

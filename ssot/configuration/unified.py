@@ -105,6 +105,11 @@ class UnifiedConfiguration:
         A change that would not make valid settings is logged and refused: the last good revision
         stays. (An environment that was given :func:`environment_options` refuses it by itself.)
         """
+        if not isinstance(environment, IsolatedEnvironment):
+            raise TypeError(
+                f"an {type(environment).__name__} is read once, for the task that it is made for; "
+                "what is followed is the environment below it"
+            )
         self.close()
         self._following = environment.subscribe(lambda _: self._refresh())
         # What has changed since this was built.

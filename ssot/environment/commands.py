@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -22,6 +23,8 @@ DEFAULT_TIMEOUT = 5.0
 
 _CHUNK = 65_536
 _LONGEST_NAP = 0.02
+# How soon a command that runs notices that it is given up.
+_LOOK = 0.05
 
 
 class CommandRefused(SsotError):
@@ -42,7 +45,9 @@ class Commands:
     in the absolute folders of ``PATH`` in ``environment``, or an absolute path. The program gets
     exactly ``environment``, no input, and a session of its own; after ``timeout`` seconds or more
     than ``limit`` bytes of output its whole process group is killed. When :meth:`run` returns,
-    nothing of the group is left, also not what the program put into the background.
+    nothing of the group is left, also not what the program put into the background; only what has
+    left it for a session of its own is out of reach. Once ``given_up`` is set, whatever runs is
+    killed, and nothing is run any more.
 
     The same text runs once; so everything that is expanded with one object sees one output. May
     be used by several threads, of which one at a time runs a command.
@@ -55,6 +60,7 @@ class Commands:
         environment: Mapping[str, str],
         timeout: float = DEFAULT_TIMEOUT,
         limit: int = 65_536,
+        given_up: threading.Event | None = None,
     ) -> None:
         if isinstance(allowed, str):
             raise TypeError(f"a collection of programs is needed, not the text {allowed!r}")
@@ -62,6 +68,7 @@ class Commands:
         self._environment = dict(environment)
         self._timeout = timeout
         self._limit = limit
+        self._given_up = given_up or threading.Event()
         self._results: dict[str, str | CommandRefused] = {}
         self._running = ForkSafeLock()
 
@@ -123,6 +130,7 @@ class Commands:
     def _output(self, text: str) -> bytes:
         words, program = self._words(text)
         deadline = time.monotonic() + self._timeout
+        self._left(words[0], deadline)
         try:
             process = subprocess.Popen(
                 words,
@@ -162,10 +170,9 @@ class Commands:
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)
             while len(output) <= self._limit:
-                left = deadline - time.monotonic()
                 # Selected, because a grandchild may hold the pipe open for ever.
-                if left <= 0 or not selector.select(left):
-                    raise self._too_slow(program)
+                while not selector.select(min(_LOOK, max(self._left(program, deadline), 0))):
+                    pass
                 chunk = os.read(descriptor, min(_CHUNK, self._limit + 1 - len(output)))
                 if not chunk:
                     return bytes(output)
@@ -178,17 +185,19 @@ class Commands:
     def _await_exit(self, process: subprocess.Popen[bytes], program: str, deadline: float) -> None:
         nap = 0.0005
         while not _has_exited(process.pid):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise self._too_slow(program)
-            nap = min(nap * 2, _LONGEST_NAP, left)
+            nap = min(nap * 2, _LONGEST_NAP, self._left(program, deadline))
             time.sleep(nap)
 
-    def _too_slow(self, program: str) -> CommandRefused:
-        return CommandRefused(
-            f"the program {program!r} did not end within {self._timeout:g} s, with all that it "
-            "started; write the value itself, or make it faster"
-        )
+    def _left(self, program: str, deadline: float) -> float:
+        """The seconds that the program still has; or it is refused."""
+        if self._given_up.is_set():
+            raise CommandRefused(f"the program {program!r} was ended: this process is stopping")
+        if (left := deadline - time.monotonic()) <= 0:
+            raise CommandRefused(
+                f"the program {program!r} did not end within {self._timeout:g} s, with all that it "
+                "started; write the value itself, or make it faster"
+            )
+        return left
 
     @staticmethod
     def _text(output: bytes) -> str:

@@ -22,6 +22,8 @@ __all__ = ["Contents", "Entry", "absence", "read_env_file", "read_secrets"]
 
 _LARGEST_FILE = 1024 * 1024
 _LARGEST_SECRET = 64 * 1024
+# In one report of a file.
+_MOST_PROBLEMS = 100
 # python-dotenv looks for a comment with `\s+#`, which takes the square of this in time.
 _MOST_SPACES = 1000
 # How often a folder is read again that was exchanged meanwhile.
@@ -106,6 +108,9 @@ def read_env_file(path: Path) -> Contents:
     entries: dict[str, Entry] = {}
     position = marks
     for binding in parse_stream(io.StringIO(text[marks:], newline="")):
+        if len(problems) > _MOST_PROBLEMS:
+            # A log, or a table: what else is wrong with it, nobody wants to know.
+            break
         source = binding.original.string
         start = position + len(source) - len(source.lstrip())
         position += len(source)
@@ -222,10 +227,11 @@ def _read_inside(root: int, folder: Path, name: str) -> bytes | None:
         for part in parents:
             place = os.open(part, _FLAGS | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
             opened.append(place)
+        # Asked before it is opened: a folder that may not be searched is passed over like any.
+        if stat.S_ISDIR(os.stat(last, dir_fd=place, follow_symlinks=False).st_mode):
+            return None
         descriptor = os.open(last, _FLAGS | os.O_NOFOLLOW, dir_fd=place)
         opened.append(descriptor)
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            return None
         return _take(descriptor, limit=_LARGEST_SECRET)
     except OSError as error:
         raise _Unusable(_cannot(error, "file")) from None
@@ -282,6 +288,8 @@ def _unreadable(text: str) -> list[tuple[int, str]]:
             at = offset + len(content[: match.start()].encode("utf-8", "surrogateescape"))
             what = "is NUL; remove it" if match[0] == "\0" else "is not UTF-8; save it as UTF-8"
             found.append((line, f"byte {at} of the file {what}"))
+            if len(found) > _MOST_PROBLEMS:
+                break
         offset += len(content.encode("utf-8", "surrogateescape"))
         begin = end
     return found
@@ -289,7 +297,10 @@ def _unreadable(text: str) -> list[tuple[int, str]]:
 
 def _sentences(shown: str, problems: list[tuple[int, str]]) -> tuple[str, ...]:
     ordered = sorted(problems, key=lambda problem: problem[0])
-    return tuple(f"{shown}, line {line}: {wrong}" for line, wrong in ordered)
+    told = tuple(f"{shown}, line {line}: {wrong}" for line, wrong in ordered[:_MOST_PROBLEMS])
+    if len(ordered) <= _MOST_PROBLEMS:
+        return told
+    return (*told, f"{shown}: more lines are wrong; is it the file that you mean?")
 
 
 def _cannot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,8 @@ Validator = Callable[[Snapshot], Iterable[str]]
 _spans = Spans("environment")
 # A secret that is rotated every hour is known for ten days; each takes its time of every log line.
 _MOST_OLD_SECRETS = 256
+# Nobody reads more in one report: what has more is no file of variables.
+_MOST_PROBLEMS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class IsolatedEnvironment(View):
         self._protected = frozenset(each.name for each in BOOTSTRAP)
         self._writing = ForkSafeLock()
         self._learning = ForkSafeLock()
+        self._given_up = threading.Event()
         self._subscribers = Subscribers()
         # The secrets of now, those that were rotated out, oldest first, and both together.
         self._held: frozenset[str] = frozenset()
@@ -107,7 +111,7 @@ class IsolatedEnvironment(View):
             given = [each for each in (defaults, test_defaults, overrides) if each]
             if ill := [problem for values in given for problem in _ill(values, self._protected)]:
                 raise SettingsError(ill)
-            self._swap(layers.read(self._sources), trace_of(span))
+            self._swap(layers.read(self._sources, self._given_up), trace_of(span))
             span.set_attribute("ssot.variables", len(self._snapshot))
 
     @classmethod
@@ -154,6 +158,7 @@ class IsolatedEnvironment(View):
             service=service,
             protected=lambda: self._protected,
             secrecy=self._rules.secrecy,
+            kind=self.kind,
         )
 
     @property
@@ -163,15 +168,18 @@ class IsolatedEnvironment(View):
 
     # Changes
 
-    def override(self, values: Mapping[str, str]) -> None:
+    def override(self, values: Mapping[str, str], *, label: str = "") -> None:
         """Set several names at once, above every other layer: readers see all of them or none.
+
+        ``label`` is told as the origin of the values; :meth:`explain` tells the overrides before
+        as well, the newest eight.
 
         :raises SettingsError: for what is no name or no value, a protected name, a name of another
             service, and whatever would make the whole of it invalid. Nothing is changed then.
         """
         values = dict(values)
         self._change(
-            lambda layers: layers.changed(values),
+            lambda layers: layers.changed(values, label=label),
             ill=lambda: _ill(values, self._protected, self.service),
         )
 
@@ -202,7 +210,8 @@ class IsolatedEnvironment(View):
         with _spans.span("environment.reload", parent=parent, service=self.service or "") as span:
             with self._writing:
                 try:
-                    changes = self._swap(self._layers.read(self._sources), trace_of(span))
+                    layers = self._layers.read(self._sources, self._given_up)
+                    changes = self._swap(layers, trace_of(span))
                 except SettingsError as error:
                     self._refused += 1
                     mark_failed(span, error)
@@ -210,6 +219,14 @@ class IsolatedEnvironment(View):
                 self._reloads += 1
             self._subscribers.tell()
         return tuple(change.masked() for change in changes)
+
+    def give_up(self) -> None:
+        """End the programs of ``$(…)`` that run now, and run none any more.
+
+        For a process that is about to end: a :meth:`reload` in another thread is refused at once,
+        and leaves no program behind.
+        """
+        self._given_up.set()
 
     def subscribe(
         self,
@@ -284,12 +301,14 @@ class IsolatedEnvironment(View):
         secrets = secrets_of(built.variables.values())
         if problems:
             clean = Redactor(self._seen | secrets, like=self.redactor())
+            if (more := len(problems) - _MOST_PROBLEMS) > 0:
+                problems[_MOST_PROBLEMS:] = [f"and {more} more: is every file the one you mean?"]
             raise SettingsError([clean(problem) for problem in problems])
         old = self._snapshot.variables if self._revision else built.variables
         # Before anybody can read it: what is logged of it from now on is clean.
         self._learn(secrets)
         self._layers = layers
-        self._snapshot = Snapshot(built.variables, trace=trace)
+        self._snapshot = Snapshot(built.variables, trace=trace, deleted=built.deleted)
         self._narrowed = _Narrowed(layers, self._rules, trace, self._learn_also)
         self._revision += 1
         changes = tuple(_changes(old, built.variables))

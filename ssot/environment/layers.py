@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ssot.environment.commands import Commands
 from ssot.environment.expansion import Definition, Expansion, expand
 from ssot.environment.files import Contents, absence, read_env_file, read_secrets
-from ssot.environment.redaction import is_secret_name, passwords_of, printable, user_of
+from ssot.environment.redaction import (
+    SHORTEST,
+    is_secret_name,
+    passwords_of,
+    printable,
+    user_of,
+)
 from ssot.environment.snapshot import Layer, Origin, Snapshot, Variable
 from ssot.environment.sources import BOOTSTRAP, Kind, Sources, is_there
-from ssot.environment.view import foreign_to, owner_of, unseen
+from ssot.environment.view import foreign_to, owner_of, secrets_of, unseen
 from ssot.environment.weakness import weakness
 
-__all__ = ["Layers", "Rules"]
+__all__ = ["Layers", "Rules", "unfit"]
 
 # Switches that exist for tests. Outside of them they are refused, not overlooked: whoever set one
 # believes that it works.
@@ -25,6 +32,9 @@ _BY_OTHERS = "OTEL_"
 
 # Of ``${NAME}`` too, where it is none: who asks what is unused must miss no use.
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
+
+# Overrides of one name that are remembered: who sets it every minute fills no memory.
+_MOST_EARLIER = 8
 
 # What a program of $(…) gets of the process; nothing of the platform's.
 _FOR_COMMANDS = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ")
@@ -81,6 +91,7 @@ class Layers:
     process: _Layer
     files: tuple[_Layer, ...] = ()
     overrides: _Layer = field(default_factory=dict)
+    earlier: Mapping[str, tuple[_Written, ...]] = field(default_factory=dict)
     deleted: frozenset[str] = frozenset()
     problems: tuple[str, ...] = ()
     commands: Commands = field(default_factory=lambda: Commands((), environment={}))
@@ -101,8 +112,11 @@ class Layers:
             overrides=_layer("override", overrides),
         )
 
-    def read(self, sources: Sources) -> Layers:
-        """The same with the files as they are now; what is wrong with them is in ``problems``."""
+    def read(self, sources: Sources, given_up: threading.Event | None = None) -> Layers:
+        """The same with the files as they are now; what is wrong with them is in ``problems``.
+
+        Once ``given_up`` is set, no program runs for them any more.
+        """
         layers: list[_Layer] = []
         problems: list[str] = []
 
@@ -129,16 +143,29 @@ class Layers:
             take(_with_consequences(contents, "SSOT_SECRETS_DIRECTORY"), "secret file")
         # Each program runs once for each reading, however often a snapshot is built of it.
         machine = {n: w.text for n, w in self.process.items() if n in _FOR_COMMANDS}
-        commands = Commands(sources.commands, environment=machine, timeout=sources.timeout)
+        commands = Commands(
+            sources.commands, environment=machine, timeout=sources.timeout, given_up=given_up
+        )
         return replace(self, files=tuple(layers), problems=tuple(problems), commands=commands)
 
-    def changed(self, values: Mapping[str, str], deleted: Iterable[str] = ()) -> Layers:
-        """The same with these values on top, and without the names that are deleted."""
+    def changed(
+        self, values: Mapping[str, str], deleted: Iterable[str] = (), *, label: str = ""
+    ) -> Layers:
+        """The same with these values on top, and without the names that are deleted.
+
+        ``label`` says who made the change; of each name the values before are remembered.
+        """
         gone = frozenset(deleted)
         kept = {name: each for name, each in self.overrides.items() if name not in gone}
+        before = {
+            name: (self.overrides[name], *self.earlier.get(name, ()))[:_MOST_EARLIER]
+            for name in (*values, *gone)
+            if name in self.overrides
+        }
         return replace(
             self,
-            overrides={**kept, **_layer("override", values)},
+            overrides={**kept, **_layer("override", values, label)},
+            earlier={**self.earlier, **before},
             deleted=(self.deleted | gone) - values.keys(),
         )
 
@@ -165,14 +192,19 @@ class Layers:
             for name, story in stories.items()
             if name in expansion.values
         }
-        snapshot = Snapshot(variables, broken=frozenset(stories.keys() - variables.keys()))
+        variables = _with_copies(variables)
+        snapshot = Snapshot(
+            variables,
+            broken=frozenset(stories.keys() - variables.keys()),
+            deleted=frozenset(name for name in self.deleted if not name.startswith(rules.foreign)),
+        )
         problems = [*self.problems, *expansion.problems, *misplaced]
         for name, variable in variables.items():
             if name.startswith("SSOT_") or owner_of(name):
                 # A file beside secrets may hold a port or a client id as well: it is shown as
                 # little as they are, and need not be hard to guess.
                 guarded = variable.secret and rules.secrecy.get(name, True)
-                problems += _unfit(variable, rules.kind, guarded=guarded)
+                problems += unfit(variable, rules.kind, guarded=guarded)
         return snapshot, problems
 
     def _rising(self) -> tuple[_Layer, ...]:
@@ -186,6 +218,9 @@ class Layers:
             for name, written in layer.items():
                 if name not in self.deleted and not name.startswith(foreign):
                     stories.setdefault(name, []).insert(0, written)
+        for name, earlier in self.earlier.items():
+            if name in stories and name in self.overrides:
+                stories[name][1:1] = earlier
         return stories
 
     def _expanded(self, stories: Mapping[str, Sequence[_Written]], rules: Rules) -> Expansion:
@@ -221,8 +256,8 @@ def _with_consequences(contents: Contents, named_by: str) -> Contents:
     return replace(contents, problems=told)
 
 
-def _layer(layer: Layer, values: Mapping[str, str] | None) -> _Layer:
-    origin = Origin(layer)
+def _layer(layer: Layer, values: Mapping[str, str] | None, label: str = "") -> _Layer:
+    origin = Origin(layer, label=label)
     return {name: _Written(value, origin) for name, value in (values or {}).items()}
 
 
@@ -259,7 +294,21 @@ def _misplaced(stories: Mapping[str, Sequence[_Written]]) -> Iterable[str]:
                 )
 
 
-def _unfit(variable: Variable, kind: Kind, *, guarded: bool) -> Iterable[str]:
+def _with_copies(variables: Mapping[str, Variable]) -> dict[str, Variable]:
+    """The same; whoever copies a secret into another name has not made it less of one.
+
+    The password of a URL is masked in it wherever it is shown.
+    """
+    known = [each for each in secrets_of(variables.values()) if len(each) >= SHORTEST]
+    return {
+        name: replace(each, secret=True, over=tuple(replace(o, secret=True) for o in each.over))
+        if not each.secret and "://" not in each.value and any(one in each.value for one in known)
+        else each
+        for name, each in variables.items()
+    }
+
+
+def unfit(variable: Variable, kind: Kind, *, guarded: bool) -> Iterable[str]:
     """Why one of the platform's own variables cannot be used in this environment.
 
     What is ``guarded`` must be hard to guess.

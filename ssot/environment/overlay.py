@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+from ssot.environment.layers import unfit
 from ssot.environment.locks import ForkSafeLock
 from ssot.environment.redaction import SHORTEST, is_secret_name, passwords_of
 from ssot.environment.snapshot import Origin, Snapshot, Variable
-from ssot.environment.view import View, foreign_to, problems_of, secrets_of
+from ssot.environment.sources import Kind
+from ssot.environment.view import View, foreign_to, owner_of, problems_of, secrets_of
 from ssot.errors import SettingsError
 
 __all__ = ["Overlay"]
@@ -32,6 +34,7 @@ class Overlay(View):
         service: str | None = None,
         protected: Callable[[], Collection[str]] = frozenset,
         secrecy: Mapping[str, bool] | None = None,
+        kind: Kind = "test",
     ) -> None:
         if service is not None and below.service not in (None, service):
             raise SettingsError(
@@ -43,6 +46,7 @@ class Overlay(View):
         self._foreign = foreign_to(self.service)
         self._protected = protected
         self._secrecy = secrecy or {}
+        self._kind = kind
         self._writing = ForkSafeLock()
         self._mine: Mapping[str, str | None] = {}
         self._seen: frozenset[str] = frozenset()
@@ -92,13 +96,17 @@ class Overlay(View):
     def override(self, values: Mapping[str, str]) -> None:
         """Set several names at once in this overlay: readers see all of them or none.
 
-        :raises SettingsError: for what is no name or no value, a protected name, and a name of
-            another service.
+        What lies below is not made anew of them: ``URL=http://${HOST}`` stays as it is.
+
+        :raises SettingsError: for what is no name or no value, a protected name, a name of another
+            service, and outside of tests for switches of tests and for secrets that are none.
         """
         values = dict(values)
         problems = problems_of(values, self.service)
         if problems := [*problems, *protection_of(values, self._protected())]:
             raise SettingsError(problems)
+        if problems := [*self._unfit(values)]:
+            raise SettingsError([self.redactor()(problem) for problem in problems])
         with self._writing:
             # Before anybody can read them.
             self._seen |= self._secrets_in(values)
@@ -130,7 +138,15 @@ class Overlay(View):
             service=service,
             protected=self._protected,
             secrecy=self._secrecy,
+            kind=self._kind,
         )
+
+    def _unfit(self, values: Mapping[str, str]) -> Iterator[str]:
+        for name, value in values.items():
+            if name.startswith("SSOT_") or owner_of(name):
+                secret = self._secrecy.get(name, is_secret_name(name))
+                variable = Variable(name, value, Origin("overlay", label=self._label), secret)
+                yield from unfit(variable, self._kind, guarded=secret)
 
     def _secrets_in(self, values: Mapping[str, str]) -> frozenset[str]:
         found: set[str] = set()
@@ -143,6 +159,7 @@ class Overlay(View):
         self, below: Snapshot, mine: Mapping[str, str | None], foreign: tuple[str, ...]
     ) -> Snapshot:
         variables = dict(below.variables)
+        gone = below.deleted - mine.keys() | {n for n, value in mine.items() if value is None}
         known = [secret for secret in self._below.secrets() if len(secret) >= SHORTEST]
         for name, value in mine.items():
             before = variables.pop(name, None)
@@ -160,7 +177,8 @@ class Overlay(View):
                 secret=secret or bool(before and before.secret),
                 over=(before, *before.over) if before else (),
             )
-        return Snapshot(variables, trace=below.trace, broken=below.broken - mine.keys())
+        broken = below.broken - mine.keys()
+        return Snapshot(variables, trace=below.trace, broken=broken, deleted=gone)
 
 
 def protection_of(names: Iterable[str], protected: Collection[str]) -> list[str]:

@@ -30,10 +30,12 @@ SHORTEST = 8
 """In characters: what is shorter occurs in ordinary words, and is protected by name only."""
 
 _SECRET_NAME = re.compile(
-    r"(^|_)(SECRETS?|TOKEN|CREDENTIALS?|PRIVATE|DSN|JWT|PASSPHRASE|PASSCODE|AUTHORIZATION|PAT|"
-    r"COOKIE|BEARER|SALT|PW)(_|$)"
+    r"(^|_)(SECRETS?|TOKEN|CREDENTIALS?|CREDS?|PRIVATE|DSN|JWT|PASSPHRASE|PASSCODE|PAT|"
+    r"AUTHORIZATION|COOKIES?|BEARER|SALT|HMAC|OTP|PW|CONNECTION_STRING)(_|$)"
+    # What goes with every request to a receiver: often a key.
+    r"|OTLP_(\w+_)?HEADERS$|_AUTH$"
     # CLIENTSECRET, ACCESSTOKEN: names of one word, as a whole or at the end of a longer one.
-    r"|SECRET$|[A-Z]TOKEN$"
+    r"|SECRET$|[A-Z]TOKEN$|(^|_)(API|ACCESS|AUTH|REFRESH)_?TOKENS$"
     r"|(SECRET|PRIVATE|ACCESS|API|SIGNING|ENCRYPTION|HMAC|SESSION|MASTER)KEYS?(_|$)"
     # Not of any word before PASS: a COMPASS is none.
     r"|(DB|SQL|PG|REDIS|SMTP|MAIL|LDAP|FTP|USER|ADMIN|ROOT)PASS(_|$)"

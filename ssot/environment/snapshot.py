@@ -24,7 +24,7 @@ LAYERS: tuple[Layer, ...] = get_args(Layer)
 class Origin:
     """Where a value stands: its layer, and of a file the path and line.
 
-    ``label`` is the name of an overlay, empty for every other layer.
+    ``label`` is the name of an overlay, or who made an override; empty for every other layer.
     """
 
     layer: Layer
@@ -101,10 +101,11 @@ class Snapshot(Mapping[str, str]):
     ``trace`` is the W3C traceparent of the span that built it, empty when nobody traces: whatever
     is made of these values can name its origin. ``broken`` are names that are written somewhere and
     have no value: for a validator because what is written is wrong, and in a view that was narrowed
-    to one service because it is made of another's names.
+    to one service because it is made of another's names. ``deleted`` are those that somebody took
+    away in code, whatever the layers hold.
     """
 
-    __slots__ = ("_values", "_variables", "broken", "trace")
+    __slots__ = ("_values", "_variables", "broken", "deleted", "trace")
 
     def __init__(
         self,
@@ -112,8 +113,10 @@ class Snapshot(Mapping[str, str]):
         *,
         trace: str = "",
         broken: frozenset[str] = frozenset(),
+        deleted: frozenset[str] = frozenset(),
     ) -> None:
         self.trace = trace
+        self.deleted = deleted
         self.broken = broken
         self._variables = MappingProxyType(dict(variables))
         self._values = {name: variable.value for name, variable in variables.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -41,6 +42,10 @@ _MACHINE = (
 
 # Who decides what is read. Which environment this is, is true of a child as well.
 _READING = frozenset(each.name for each in BOOTSTRAP) - {"SSOT_ENVIRONMENT"}
+
+
+# Linux takes 128 KiB for a name with its value, the = and the end.
+_LONGEST = 131_070
 
 
 class View(ABC):
@@ -184,8 +189,18 @@ def _absence(name: str, snapshot: Snapshot, service: str | None) -> str:
         return why
     if name in snapshot.broken:
         return f"{name} is made of what the {service} service does not see"
+    if name in snapshot.deleted:
+        return f"{name} is not set: a part of this process has deleted it, and can set it again"
     who = f" for the {service} service" if service else ""
     return f"{name} is not set{who}{nearest(name, snapshot)}"
+
+
+def _size(value: str) -> int | None:
+    """The bytes that the operating system is given; ``None`` for what it cannot be given."""
+    try:
+        return len(os.fsencode(value))
+    except UnicodeEncodeError:
+        return None
 
 
 def problems_of(values: Mapping[str, str], service: str | None = None) -> list[str]:
@@ -200,6 +215,10 @@ def problems_of(values: Mapping[str, str], service: str | None = None) -> list[s
             problems.append(f"{name}: a value is text, not {type(value).__name__}")
         elif "\0" in value:
             problems.append(f"{name}: a value cannot hold a NUL character")
+        elif (size := _size(value)) is None:
+            problems.append(f"{name}: a value of half a character (a surrogate) is no text")
+        elif size + len(name) >= _LONGEST:
+            problems.append(f"{name}: {size} bytes are more than a process can be given")
         elif (why := unseen(name, service)) is not None:
             problems.append(why)
     return problems

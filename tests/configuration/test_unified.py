@@ -132,6 +132,16 @@ def test_a_password_that_should_have_been_encoded_is_not_told(password: str) -> 
         ("node", "SSOT_AUTH_URL", "http://.auth:8081"),
         ("auth", "AUTH_OAUTH_PROVIDER_URL", "https://a..b"),
         ("auth", "AUTH_HOST", "a..b"),
+        ("auth", "AUTH_HOST", "[::1]"),
+        ("migrate", "SSOT_DATABASE_URL", "postgresql://role@h1,h2/db"),
+        ("migrate", "SSOT_DATABASE_URL", "postgresql://role@%2Ftmp/db"),
+        ("migrate", "SSOT_DATABASE_URL", "postgresql://role@*/db"),
+        ("migrate", "SSOT_DATABASE_URL", "postgresql://role@host:/db"),
+        ("migrate", "SSOT_DATABASE_URL", "postgresql://role@host/db?host=other"),
+        # Options of the client's own: they would win over what the platform needs.
+        ("worker", "SSOT_REDIS_URL", "redis://host/0?decode_responses=true"),
+        ("worker", "SSOT_REDIS_URL", "redis://host/0?max_connections=1"),
+        ("worker", "SSOT_REDIS_URL", "redis://host/abc"),
         # To the operating system nothing is every address.
         ("auth", "AUTH_HOST", ""),
         ("node", "NODE_HOST", ""),
@@ -310,3 +320,11 @@ def test_each_variable_has_one_definition() -> None:
         names = [field.variable for field in fields(service)]
         assert len(names) == len(set(names))
         assert all(field.meaning for field in fields(service))
+
+
+def test_an_overlay_cannot_be_followed() -> None:
+    """It is read once: whoever wants more is told what to follow."""
+    environment = IsolatedEnvironment(GOOD["migrate"], service="migrate")
+    configuration = UnifiedConfiguration(environment.overlay(), "migrate")
+    with pytest.raises(TypeError, match="the environment below it"):
+        configuration.follow(environment.overlay())  # type: ignore[arg-type]

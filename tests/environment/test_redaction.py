@@ -207,7 +207,20 @@ def test_a_log_call_with_wrong_arguments_does_not_raise(
 
 
 @pytest.mark.parametrize(
-    "name", ["DBPASS", "DB_PW", "HMACKEY", "SESSIONKEY", "API_BEARER", "HASH_SALT", "SmtpPass"]
+    "name",
+    [
+        "DBPASS",
+        "DB_PW",
+        "HMACKEY",
+        "SESSIONKEY",
+        "API_BEARER",
+        "HASH_SALT",
+        "SmtpPass",
+        "API_TOKENS",
+        "DB_CREDS",
+        "REDIS_AUTH",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+    ],
 )
 def test_names_that_others_use_for_secrets_are_known(name: str) -> None:
     """Providers name their variables as they like."""

@@ -271,7 +271,8 @@ def test_the_newest_256_of_the_old_secrets_are_known() -> None:
     environment = IsolatedEnvironment({"API_TOKEN": "s3cret-beaten"})
     for number in range(300):
         environment.override({"API_TOKEN": f"s3cret-{number:03}"})
-    known = {"s3cret-beaten", *(f"s3cret-{number:03}" for number in range(299 - 256, 300))}
+    # The eight overrides before that of now are part of its story, and in force like it.
+    known = {"s3cret-beaten", *(f"s3cret-{number:03}" for number in range(299 - 8 - 256, 300))}
     assert environment.secrets() == known
     assert environment.redact("s3cret-299 s3cret-043 s3cret-beaten") == f"{MASK} {MASK} {MASK}"
 

@@ -16,8 +16,8 @@ DEFECTS = (
         edits=(
             Edit(
                 "ssot/environment/redaction.py",
-                "(?:password|passwd|secret|token|sslpassword)=)",
-                "(?:sslpassword)=)",
+                "{0,64}?(?:password|passwd|pwd|secret|token|",
+                "{0,64}?(?:sslpassword|",
             ),
         ),
     ),
@@ -98,9 +98,7 @@ DEFECTS = (
         edits=(
             Edit(
                 "ssot/environment/redaction.py",
-                "        json.dumps(value)[1:-1],\n"
-                "        json.dumps(value, ensure_ascii=False)[1:-1],\n"
-                "        repr(value)[1:-1],\n",
+                "        json.dumps(value)[1:-1],\n",
                 "",
             ),
             Edit(

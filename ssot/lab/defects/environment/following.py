@@ -41,12 +41,10 @@ DEFECTS = (
                 "ssot/environment/isolated.py",
                 "            with self._writing:\n"
                 "                try:\n"
-                "                    changes = "
-                "self._swap(self._layers.read(self._sources), trace_of(span))",
-                "            layers = self._layers.read(self._sources)\n"
+                "                    layers = self._layers.read(self._sources, self._given_up)\n",
+                "            layers = self._layers.read(self._sources, self._given_up)\n"
                 "            with self._writing:\n"
-                "                try:\n"
-                "                    changes = self._swap(layers, trace_of(span))",
+                "                try:\n",
             ),
         ),
     ),

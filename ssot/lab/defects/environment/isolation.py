@@ -79,8 +79,8 @@ DEFECTS = (
         edits=(
             Edit(
                 "ssot/environment/overlay.py",
-                "import threading\n",
-                "import os\nimport threading\n",
+                "from collections.abc import Callable, Collection",
+                "import os\nfrom collections.abc import Callable, Collection",
             ),
             Edit(
                 "ssot/environment/overlay.py",

@@ -200,7 +200,7 @@ DEFECTS = (
         edits=(
             Edit(
                 "ssot/configuration/settings.py",
-                '        return _checked_url(url, {"redis", "rediss"})',
+                '        checked = _checked_url(url, {"redis", "rediss"})',
                 "        return url",
             ),
         ),

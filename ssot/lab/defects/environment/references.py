@@ -140,11 +140,9 @@ DEFECTS = (
         edits=(
             Edit(
                 "ssot/environment/layers.py",
-                "        commands = Commands(sources.commands, environment=machine, "
-                "timeout=sources.timeout)\n",
-                "        commands = Commands(sources.commands, environment=machine, "
-                "timeout=sources.timeout)\n"
-                "        commands = self.commands if self.files else commands\n",
+                "        return replace(self, files=tuple(layers)",
+                "        commands = self.commands if self.files else commands\n"
+                "        return replace(self, files=tuple(layers)",
             ),
         ),
     ),

@@ -278,8 +278,8 @@ DEFECTS = (
         edits=(
             Edit(
                 "ssot/environment/redaction.py",
-                '    if "://" not in value:\n        return set()\n    found =',
-                "    if value:\n        return set()\n    found =",
+                "    found |= {unquote_plus(password) for password in found}\n",
+                "    return set()\n",
             ),
         ),
     ),

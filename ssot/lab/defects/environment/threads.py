@@ -117,7 +117,7 @@ DEFECTS = (
             Edit(
                 "ssot/environment/isolated.py",
                 "        self._change(\n"
-                "            lambda layers: layers.changed(values),\n"
+                "            lambda layers: layers.changed(values, label=label),\n"
                 "            ill=lambda: _ill(values, self._protected, self.service),\n"
                 "        )\n",
                 "        for name in values:\n"
