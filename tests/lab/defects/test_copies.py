@@ -29,7 +29,7 @@ child = subprocess.Popen(
     [sys.executable, "-m", "ssot.serve", "auth"],
     env={
         "PYTHONPATH": path, "AUTH_SIGNING_KEY": "Xq3v" + "Ab7_-" * 7 + "9dQz",
-        "SSOT_DATABASE_URL": "postgresql://nobody:nothing@127.0.0.1:1/none",
+        "SSOT_DATABASE_URL": "postgresql://nobody:nothing-at-all@127.0.0.1:1/none",
     },
     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
 )
