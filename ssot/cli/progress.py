@@ -57,7 +57,8 @@ def _told(event: Event) -> list[tuple[str, str]]:
         if not notebook.error:
             return []
         left = sum(1 for each in notebook.checks.values() if each.message.startswith("it was not"))
-        told = f"{notebook.name}{_round(notebook)}: {notebook.error}\n  {left} checks were not run"
+        what = "1 check was not run" if left == 1 else f"{left} checks were not run"
+        told = f"{notebook.name}{_round(notebook)}: {notebook.error}\n  {what}"
         return [(told, _STYLES["FAIL"])]
     style = _STYLES[event.check.verdict.name]
     return [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ssot.cli.places import NOTEBOOKS, short
 
 if TYPE_CHECKING:
-    from ssot.lab.runner import NotebookResult, Run
+    from ssot.lab.runner import CheckResult, NotebookResult, Run
 
 __all__ = ["summarise"]
 
@@ -24,13 +24,13 @@ def summarise(result: Run, parameters: Mapping[str, object]) -> None:
     print()
     told: set[str] = set()
     for notebook in result.notebooks:
-        wrong = [each.check.id for each in notebook.checks.values() if each.verdict]
+        wrong = [each.check.id for each in notebook.checks.values() if _wrong(each, result)]
         if not wrong or notebook.name in told:
             continue
         told.add(notebook.name)
         rounds = [each for each in result.notebooks if each.name == notebook.name]
         if len(rounds) > 1:
-            for line in _flaky(rounds):
+            for line in _flaky(rounds, result):
                 print(line)
         else:
             print(f"{notebook.name}: {', '.join(wrong)} did not pass")
@@ -43,10 +43,16 @@ def summarise(result: Run, parameters: Mapping[str, object]) -> None:
     print(f"report: {short(result.folder / 'index.html')}", flush=True)
 
 
-def _flaky(rounds: list[NotebookResult]) -> Iterator[str]:
+def _wrong(check: CheckResult, result: Run) -> bool:
+    """Whether it did not pass; of a run that was stopped, what it did not come to is not wrong."""
+    stopped_before = result.stopped and check.message.startswith("it was not run")
+    return bool(check.verdict) and not stopped_before
+
+
+def _flaky(rounds: list[NotebookResult], result: Run) -> Iterator[str]:
     """Say of each check in which rounds it did not pass."""
     for check_id in rounds[0].checks:
-        wrong = [each for each in rounds if each.checks[check_id].verdict]
+        wrong = [each for each in rounds if _wrong(each.checks[check_id], result)]
         if wrong:
             numbers = ", ".join(str(each.round) for each in wrong[:10])
             yield f"{check_id} did not pass in {len(wrong)} of {len(rounds)} rounds: {numbers}"

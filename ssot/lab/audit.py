@@ -213,18 +213,22 @@ def _judged(item: str, facts: _Facts) -> Finding:
 
 
 def _services(facts: _Facts) -> tuple[bool, str]:
-    told = []
+    told, moved = [], False
     for name, what in (("postgresql", "statements"), ("redis", "commands")):
         served = facts.evidence.get("servers", {}).get(name, {})
-        if served.get(what):
-            lab = f", {served['by_lab']} of them the lab's" if served.get("by_lab") else ""
-            told.append(f"{name} {served[what]} {what}{lab} (up since {served['started']})")
+        count, by_lab = served.get(what) or 0, served.get("by_lab") or 0
+        refused = served.get("refused") or 0
+        # What the lab asked, to set the scene or to look, says nothing of the platform.
+        moved = moved or count > by_lab or refused > 0
+        if count or refused:
+            lab = f", {by_lab} of them the lab's" if by_lab else ""
+            logins = f", {refused} login{'s' * (refused != 1)} refused" if refused else ""
+            told.append(f"{name} {count} {what}{lab}{logins} (up since {served['started']})")
     frames = sum(link.get("frames", 0) for link in facts.evidence.get("links", ()))
     if frames:
         told.append(f"{frames} WebSocket frames at the proxy")
     if facts.evidence.get("mocks"):
         return False, f"imported: {', '.join(facts.evidence['mocks'])}"
-    moved = any(text.startswith(("postgresql", "redis")) for text in told)
     return moved, "; ".join(told) or "no counter of a server moved"
 
 

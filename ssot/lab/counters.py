@@ -25,9 +25,13 @@ _NOT_COUNTED = frozenset(
     | {"xautoclaim", "xreadgroup"}
 )
 
+# The lab's servers speak English (LC_ALL=C), as what this is read from is always theirs.
+_WRONG_PASSWORD = b"FATAL:  password authentication failed"
+
 _BY_STATEMENTS = """
 SELECT coalesce(sum(s.calls), 0)::bigint,
-       coalesce(sum(s.calls) FILTER (WHERE r.rolname = $1 || '_app_b'), 0)::bigint,
+       coalesce(sum(s.calls) FILTER (WHERE r.rolname IN ($1 || '_lab', $1 || '_lab_owner')), 0)
+           ::bigint,
        pg_postmaster_start_time()
 FROM pg_stat_statements s
 JOIN pg_roles r ON r.oid = s.userid
@@ -50,14 +54,17 @@ GROUP BY 1
 class Reading:
     """Both servers at one moment; ``None`` where a server did not answer.
 
-    ``statements`` and ``commands`` count since the server's start. ``sessions`` are connections by
-    the name that they gave (``postgresql ssot-worker``), ``open_transactions`` those of PostgreSQL
-    that stand in a transaction and do nothing.
+    ``statements``, ``commands`` and ``redis_refused`` count since the server's start;
+    ``postgresql_refused`` are the wrong passwords in its log since the lab's start. ``sessions``
+    are connections by the name that they gave (``postgresql ssot-worker``), ``open_transactions``
+    those of PostgreSQL that stand in a transaction and do nothing.
     """
 
     statements: int | None = None
     by_lab: int = 0
     commands: int | None = None
+    postgresql_refused: int | None = None
+    redis_refused: int | None = None
     postgresql_started: str = ""
     redis_started: str = ""
     sessions: dict[str, int] = field(default_factory=dict)
@@ -68,13 +75,15 @@ class Reading:
 class Served:
     """What one server did between two readings; ``count`` is ``None`` when it cannot be known.
 
-    ``by_lab`` of the count were asked by the lab itself, to set a scene or to look.
+    ``by_lab`` of the count were asked by the lab itself, to set a scene or to look. ``refused`` are
+    logins that it refused, none of which is counted otherwise: 0 also when that cannot be known.
     """
 
     count: int | None
     started: str
     restarts: int
     by_lab: int = 0
+    refused: int = 0
 
 
 class Counters:
@@ -97,6 +106,9 @@ class Counters:
         )
         self._by_statements: bool | None = None
         self._boots: dict[str, str] = {}
+        # Each line of the log is read once; what has no end yet waits for the next reading.
+        self._log_end = services.postgres.log_position()
+        self._refused_logins = 0
 
     async def aclose(self) -> None:
         """Close both connections. Idempotent."""
@@ -109,7 +121,7 @@ class Counters:
     async def read(self) -> Reading:
         """Both servers now; bounded, and without an error when one of them is down."""
         postgres, valkey = await asyncio.gather(self._read_postgres(), self._read_redis())
-        return Reading(**postgres, **valkey)
+        return Reading(**postgres, **valkey, postgresql_refused=self._read_log())
 
     async def versions(self) -> dict[str, str]:
         """What the servers are."""
@@ -134,9 +146,17 @@ class Counters:
                     before.by_lab, after.by_lab, before.postgresql_started, after.postgresql_started
                 ).count
                 or 0,
+                refused=max((after.postgresql_refused or 0) - (before.postgresql_refused or 0), 0),
             ),
-            "redis": _served(
-                before.commands, after.commands, before.redis_started, after.redis_started
+            "redis": dataclasses.replace(
+                _served(before.commands, after.commands, before.redis_started, after.redis_started),
+                refused=_served(
+                    before.redis_refused,
+                    after.redis_refused,
+                    before.redis_started,
+                    after.redis_started,
+                ).count
+                or 0,
             ),
         }
 
@@ -155,6 +175,21 @@ class Counters:
             except asyncpg.PostgresError:
                 self._by_statements = False
         return self._postgres
+
+    def _read_log(self) -> int | None:
+        """How many wrong passwords are in PostgreSQL's log; ``None`` when that is out of reach."""
+        path = self._services.postgres.log_path
+        if path is None:
+            return None
+        try:
+            with path.open("rb") as file:
+                file.seek(self._log_end)
+                whole = file.read().rpartition(b"\n")
+        except OSError:
+            return None
+        self._log_end += len(whole[0]) + len(whole[1])
+        self._refused_logins += whole[0].count(_WRONG_PASSWORD)
+        return self._refused_logins
 
     async def _read_postgres(self) -> dict[str, Any]:
         try:
@@ -180,6 +215,7 @@ class Counters:
         try:
             async with asyncio.timeout(_PATIENCE):
                 statistics = await self._redis.info("commandstats")
+                refused = (await self._redis.info("stats")).get("acl_access_denied_auth")
                 server = await self._redis.info("server")
         except (OSError, TimeoutError, redis.exceptions.RedisError):
             await self._redis.connection_pool.disconnect()
@@ -195,6 +231,7 @@ class Counters:
             self._boots[boot] = _iso(dt.datetime.now(dt.UTC) - up)
         return {
             "commands": sum(v for name, v in counted.items() if name not in _NOT_COUNTED),
+            "redis_refused": refused,
             "redis_started": f"{self._boots[boot]} {boot[:8]}",
         }
 

@@ -157,6 +157,7 @@ class Evidence:
                 name: {
                     ("statements" if name == "postgresql" else "commands"): served.count,
                     "by_lab": served.by_lab,
+                    "refused": served.refused,
                     "started": served.started,
                     "restarts": served.restarts,
                 }

@@ -190,8 +190,7 @@ def _executed(output: Path | None, outputs: Path) -> list[Path]:
         if (outputs / output).is_dir():
             place = outputs / output  # a run by its id
         else:
-            known = {each.name for each in place.parent.glob("*") if place.parent.is_dir()}
-            close = nearest(place.name, known) if len(known) < 100 else ""
+            close = _nearest_run(place, outputs)
             raise CannotRun([f"no executed notebook and no folder of a run {place}{close}"])
     place = place.resolve()
     if place.is_file():
@@ -201,6 +200,17 @@ def _executed(output: Path | None, outputs: Path) -> list[Path]:
     if not found:
         raise CannotRun([f"no executed notebook in {place}"])
     return found
+
+
+def _nearest_run(place: Path, outputs: Path) -> str:
+    """Return what may have been meant: a notebook beside the ``place``, or a run; no other file."""
+    runs = {each.parent.name for each in outputs.glob("*/results.json")}
+    known = runs | {each.name for each in place.parent.glob("*.ipynb")}
+    known |= {each.parent.name for each in place.parent.glob("*/results.json")}
+    close = nearest(place.name, known)
+    if len(known) > 8 and "did you mean" not in close:
+        return f"; the newest run is {max(runs - {'latest'})}" if runs - {"latest"} else ""
+    return close
 
 
 def _records(folder: Path) -> list[tuple[str, _Record]]:

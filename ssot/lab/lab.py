@@ -189,7 +189,7 @@ class Lab:
         )
         self.database = await self._stack.enter_async_context(
             DatabaseManager(
-                DatabaseSettings.model_validate({"url": site.direct_urls["app_b"], "pool_size": 4}),
+                DatabaseSettings.model_validate({"url": site.direct_urls["lab"], "pool_size": 4}),
                 name="ssot-lab",
             )
         )
@@ -243,7 +243,10 @@ class Lab:
 
     @property
     def database_urls(self) -> Mapping[str, str]:
-        """A URL for each login role: ``owner``, ``app_a``, ``app_b``, ``auth``, ``relay``."""
+        """A URL for each login role: ``owner``, ``app_a``, ``app_b``, ``auth``, ``relay``.
+
+        Also ``lab`` and ``lab_owner``, which are the lab's own.
+        """
         return self._at.urls
 
     @property
@@ -523,10 +526,14 @@ class Lab:
         return urlunsplit(parts._replace(netloc=who))
 
     async def rows(
-        self, query: str, *, user: User | None = None, role: str = "app_b", **parameters: Any
+        self, query: str, *, user: User | None = None, role: str = "lab", **parameters: Any
     ) -> list[dict[str, Any]]:
-        """Rows of a query as the server shows them to this login role and user."""
-        if role == "app_b":
+        """Rows of a query as the server shows them to this login role and user.
+
+        ``lab`` has the rights of ``app_b``. What is asked as another role is counted as if the
+        platform had asked it.
+        """
+        if role == "lab":
             return await self._rows(self.database, query, user, parameters)
         async with DatabaseManager(
             DatabaseSettings.model_validate({"url": self._at.urls[role], "pool_size": 1}),
@@ -572,7 +579,7 @@ class Lab:
         manager = DatabaseManager(
             DatabaseSettings.model_validate(
                 {
-                    "url": self._at.direct_urls["owner"],
+                    "url": self._at.direct_urls["lab_owner"],
                     "pool_size": 1,
                     "idle_transaction_timeout": 2 * DEADLINE,
                 }

@@ -138,10 +138,16 @@ class Notebook:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean …?"`` for the closest of ``known``, or what there is, or nothing."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    # Of GP-01, GP-10 and GP-11, which all differ by one sign, gp-1 means the first.
+    same = [each for each in known if _plain_numbers(each) == _plain_numbers(name)]
+    close = same or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]}?"
     return f"; there is {', '.join(known)}" if known else ""
+
+
+def _plain_numbers(name: str) -> str:
+    return re.sub(r"0+(?=\d)", "", name.casefold())
 
 
 def find(names: Sequence[str], folder: Path) -> list[Path]:

@@ -242,8 +242,15 @@ def _plan(
             f"no parameter {name}{nearest(name, names)}" for name in parameters if name not in names
         ]
         for notebook in found:
-            wrong = validate_parameters(notebook.parameters, _known_to(notebook, parameters))
-            wrong = wrong or _out_of_range(_known_to(notebook, parameters))
+            known = _known_to(notebook, parameters)
+            wrong = validate_parameters(notebook.parameters, known)
+            # Of what is of another type the range says nothing.
+            fit = {
+                name: value
+                for name, value in known.items()
+                if not validate_parameters(notebook.parameters, {name: value})
+            }
+            wrong += _out_of_range(fit)
             problems += [f"{notebook.path.name}: {problem}" for problem in wrong]
         ids = {check.id for notebook in found for check in notebook.checks}
         problems += [f"no check {name}{nearest(name, ids)}" for name in only if name not in ids]
@@ -305,7 +312,8 @@ def _prepare(
             point_to(result.folder, outputs / "latest")
     except OSError as error:
         where = folder or outputs
-        raise CannotRun([f"outputs cannot be written to {where}: {error}"]) from error
+        why = error.strerror or str(error)
+        raise CannotRun([f"outputs cannot be written to {where}: {why}"]) from error
     return result
 
 

@@ -34,8 +34,10 @@ class Site:
 
     ``name`` is the database's and the prefix of every key. ``direct_urls`` reach PostgreSQL itself,
     ``urls`` through the link that a notebook has to it; both by login role: ``owner``, ``app_a``,
-    ``app_b``, ``auth``, ``relay``. ``secrets`` are all that must never be shown. ``faults`` break
-    what stands here. ``extra`` says which variables a process of this role and name gets besides.
+    ``app_b``, ``auth``, ``relay``, and two that only the lab uses, so that what it asks is never
+    counted as the platform's: ``lab`` has the rights of ``app_b``, ``lab_owner`` those of
+    ``owner``. ``secrets`` are all that must never be shown. ``faults`` break what stands here.
+    ``extra`` says which variables a process of this role and name gets besides.
     """
 
     def __init__(
@@ -117,6 +119,12 @@ class Site:
             processes=processes,
         )
         stack.push_async_callback(site.aclose)
+        for role, group in (("lab", "app"), ("lab_owner", "owner")):
+            password = secrets.token_urlsafe(24)
+            await site._create_login(f"{name}_{role}", f"{name}_{group}", password)
+            url = _as(f"{name}_{role}", password, site.direct_urls["owner"])
+            site.direct_urls[role] = url
+            site.secrets.add(url)
         return site
 
     async def aclose(self) -> None:
@@ -144,18 +152,12 @@ class Site:
         The role is dropped in the end; its sessions must be closed by then.
         """
         role = f"{self.name}_login_{secrets.token_hex(4)}"
-        names = (role, f"{self.name}_app", self.name)
-        await self._as_administrator(
-            "CREATE ROLE %1$I LOGIN NOBYPASSRLS IN ROLE %2$I PASSWORD %4$L", *names, password
-        )
+        await self._create_login(role, f"{self.name}_app", password)
         try:
-            await self._as_administrator("GRANT CONNECT ON DATABASE %3$I TO %1$I", *names)
-            parts = urlsplit(self.urls["app_b"])
-            where = parts.netloc.rpartition("@")[2]
-            netloc = f"{role}:{quote(password, safe='')}@{where}"
-            yield urlunsplit(parts._replace(netloc=netloc))
+            yield _as(role, password, self.urls["app_b"])
         finally:
-            await self._as_administrator("REVOKE ALL ON DATABASE %3$I FROM %1$I", *names)
+            names = role, self.name
+            await self._as_administrator("REVOKE ALL ON DATABASE %2$I FROM %1$I", *names)
             await self._as_administrator("DROP ROLE %1$I", *names)
 
     @property
@@ -221,6 +223,18 @@ class Site:
         # be those of somebody's own server, is not judged here.
         machine = IsolatedEnvironment({**os.environ, "SSOT_ENVIRONMENT": "test"})
         return machine.child_env(everything)
+
+    async def _create_login(self, role: str, group: str, password: str) -> None:
+        """A login role with the rights of a group, which may connect to the database: or none."""
+        names = role, group, self.name
+        await self._as_administrator(
+            "CREATE ROLE %1$I LOGIN NOBYPASSRLS IN ROLE %2$I PASSWORD %4$L", *names, password
+        )
+        try:
+            await self._as_administrator("GRANT CONNECT ON DATABASE %3$I TO %1$I", *names)
+        except BaseException:
+            await self._as_administrator("DROP ROLE %1$I", *names)
+            raise
 
     async def _as_administrator(self, statement: str, *words: str) -> None:
         """A statement that takes no parameters: the server itself quotes the ``words`` in it."""
@@ -313,6 +327,13 @@ def address_of(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     default = {"postgresql": 5432, "redis": 6379}.get(parts.scheme, 80)
     return parts.hostname or "127.0.0.1", parts.port or default
+
+
+def _as(role: str, password: str, url: str) -> str:
+    """The URL, for another login."""
+    parts = urlsplit(url)
+    where = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:{quote(password, safe='')}@{where}"))
 
 
 def _no_proxy(url: str) -> str:

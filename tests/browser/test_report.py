@@ -84,7 +84,7 @@ def test_a_failure_is_seen_without_a_click(page: Page) -> None:
     failed = page.locator("#GP-13")
     for words in ("alice.types(run)", "ssot run 00_golden_path --only GP-13", "frozen 1.20 s"):
         assert failed.get_by_text(words).first.is_visible()
-    assert failed.locator(".figure svg").bounding_box()["height"] > 200  # type: ignore[index]
+    assert failed.locator(".figure > svg").bounding_box()["height"] > 200  # type: ignore[index]
     assert not page.locator("#GP-05 .body").is_visible()
 
 
@@ -221,6 +221,23 @@ def test_no_page_is_wider_than_its_window(
     else:
         page.locator("#GP-05 > summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.context.close()
+
+
+def test_on_a_phone_the_figure_begins_where_the_check_failed(
+    browser: Browser, address: str
+) -> None:
+    """The line of the failure is seen without scrolling, and all of the legend."""
+    page = opened(browser, address, viewport={"width": 375, "height": 800})
+    failed = page.locator("#GP-13 .figure")
+    seen, line = failed.bounding_box(), failed.locator(".z").bounding_box()
+    assert seen is not None
+    assert line is not None
+    assert seen["x"] < line["x"] < seen["x"] + seen["width"]
+    for item in failed.locator(".legend svg").all():
+        box = item.bounding_box()
+        assert box is not None
+        assert seen["x"] <= box["x"] < box["x"] + box["width"] <= seen["x"] + seen["width"]
     page.context.close()
 
 

@@ -12,6 +12,8 @@ from lab.audited import House
 from ssot.lab.audit import EXCUSES, ITEMS
 from ssot.lab.notebook import CannotRun, read
 
+ONLY_THE_LAB = {"postgresql": {"statements": 3, "by_lab": 3, "refused": 0, "started": "2026"}}
+
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
@@ -36,6 +38,7 @@ def test_a_notebook_with_all_its_evidence_passes(house: House):
     ("item", "change", "said"),
     [
         ("services", {"servers": {}}, "WebSocket frames"),
+        ("services", {"servers": ONLY_THE_LAB}, "postgresql 3 statements, 3 of them the lab's"),
         ("services", {"mocks": ["unittest.mock"]}, "imported: unittest.mock"),
         ("interplay", {"chains": {}}, "no causal chain from auth to database"),
         ("interplay", {"asserted": []}, "nothing of database asserted"),
@@ -59,6 +62,16 @@ def test_missing_evidence_is_missing(house: House, item: str, change: dict[str, 
     }
     assert list(wrong) == [("GP-02", item)]
     assert said in wrong["GP-02", item].evidence
+
+
+def test_a_login_that_a_server_refused_is_something_that_it_did(house: House):
+    """No statement of the platform was counted, but the server itself says whom it refused."""
+    servers = {"postgresql": {**ONLY_THE_LAB["postgresql"], "refused": 1}}
+    house.evidence["GP-01"]["servers"] = servers
+    house.write()
+    finding = house.audit().checks["GP-01"]["services"]
+    assert finding.status == "yes"
+    assert "3 of them the lab's, 1 login refused" in finding.evidence
 
 
 def test_a_check_that_no_defect_makes_fail_does_not_pass(house: House):

@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import AsyncIterator, Mapping
 
 import asyncpg
+import pytest
 import pytest_asyncio
+import redis.asyncio
+import redis.exceptions
 from sqlalchemy import text
 
 from ssot.database import DatabaseManager
@@ -46,6 +49,31 @@ async def test_looking_is_not_counted(counters: Counters, database: DatabaseMana
     after = await counters.read()
     assert counters.served(before, after)["postgresql"].count == 0
     assert counters.served(before, after)["redis"].count == 0
+
+
+async def test_refused_logins_are_counted_by_the_servers(
+    counters: Counters, servers: Services, database_urls: Mapping[str, str]
+):
+    """Neither server counts a statement or a command of whom it did not let in."""
+    before = await counters.read()
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(database_urls["app_a"], password="wrong")
+    stranger = redis.asyncio.Redis(
+        host=servers.redis.host,
+        port=servers.redis.port,
+        password="wrong",
+    )
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        await stranger.ping()
+    await stranger.aclose()
+    after = await counters.read()
+    served = counters.served(before, after)
+    owned = servers.postgres.log_path is not None
+    assert served["postgresql"].refused == int(owned)
+    assert served["redis"].refused >= 1  # its client tries again
+    assert (served["postgresql"].count, served["redis"].count) == (0, 0)
+    again = counters.served(after, await counters.read())
+    assert (again["postgresql"].refused, again["redis"].refused) == (0, 0)
 
 
 async def test_a_session_is_known_by_its_name(counters: Counters, database: DatabaseManager):

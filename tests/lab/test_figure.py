@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import re
 from dataclasses import make_dataclass
@@ -326,3 +327,29 @@ def test_the_map_has_every_component_at_its_place():
     assert "platform" in texts(ET.fromstring(graph({"platform": 2}, [("platform", "auth", 1)])))
     circle = ET.fromstring(graph({"auth": 1}, [("auth", "auth", 3)]))
     assert "auth" in texts(circle)
+
+
+def test_no_way_leaves_the_map_or_runs_behind_a_box_it_does_not_lead_to():
+    """Whatever leads where, but from corner to corner; counts are drawn after lines and boxes."""
+    names = [*COMPONENTS, "lab", "platform", "redis", "postgresql"]
+    corners = ({"environment", "postgresql"}, {"lab", "platform"})
+    pairs = [(a, b, 7) for a in names for b in names if a != b and {a, b} not in corners]
+    text = graph(dict.fromkeys(names, 1), pairs)
+    figure = ET.fromstring(text)
+    left, top, width, height = (float(part) for part in figure.attrib["viewBox"].split())
+    rects = [each for each in figure.iter() if each.tag.endswith("rect")][1:]
+    boxes = [[float(box.attrib[name]) for name in ("x", "y", "width", "height")] for box in rects]
+    hidden = 0
+    for path in re.findall(r'd="M([^"]*Q[^"]*)"', text):
+        x0, y0, x1, y1, x2, y2 = (float(part) for part in re.findall(r"-?[\d.]+", path))
+        for t in (step / 20 for step in range(1, 19)):
+            x = (1 - t) ** 2 * x0 + 2 * t * (1 - t) * x1 + t * t * x2
+            y = (1 - t) ** 2 * y0 + 2 * t * (1 - t) * y1 + t * t * y2
+            assert left < x < left + width
+            assert top < y < top + height
+            hidden += sum(
+                math.hypot(max(abs(x - bx - w / 2) - w / 2 + h / 2, 0), y - by - h / 2) < h / 2
+                for bx, by, w, h in boxes
+            )
+    assert hidden == 0
+    assert max(text.rindex("<path"), text.rindex("<rect")) < text.index(">7<")

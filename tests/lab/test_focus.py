@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -101,6 +102,18 @@ def results(path, messages, *, others=()):
     ]
     content = {"run": "the-run", "notebooks": listed}
     (path.parent / "results.json").write_text(json.dumps(content))
+
+
+def test_what_may_have_been_meant_is_a_run_or_a_notebook(tmp_path, monkeypatch):
+    """Whatever else lies there is none."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nosuch.txt").touch()
+    (tmp_path / ".nosuch").mkdir()
+    path = write(executed(PASS), tmp_path / "outputs" / "20260101T000000000Z-aaaa" / "00_a.ipynb")
+    results(path, {"GP-01": ""})
+    for name, hint in (("nosuch", "there is"), ("20260101T000000000Z-aaab", "did you mean")):
+        with pytest.raises(CannotRun, match=f"run {name}; {hint} 20260101T000000000Z-aaaa"):
+            find(Path(name), outputs=Path("outputs"))
 
 
 def test_a_run_is_given_by_its_folder_its_name_or_not_at_all(tmp_path):

@@ -321,6 +321,18 @@ async def test_a_login_role_has_any_password_and_is_dropped_with_the_check(lab: 
     assert await lab.rows("SELECT 1 FROM pg_roles WHERE rolname = :name", name=name) == []
 
 
+async def test_what_the_lab_asks_is_counted_as_its_own(lab: Lab, evidence: Evidence) -> None:
+    """Its reads, and the table that it holds locked; what it asks as another role is not."""
+    async with lab.check("LAB-24", "only looks"), lab.locked("llm_usage"):
+        assert await lab.rows("SELECT 1 AS one") == [{"one": 1}]
+    only_looked = evidence("LAB-24")["servers"]["postgresql"]
+    assert only_looked["statements"] == only_looked["by_lab"] > 0
+    async with lab.check("LAB-25", "asks as a worker"):
+        assert await lab.rows("SELECT 1 AS one", role="app_b") == [{"one": 1}]
+    asked = evidence("LAB-25")["servers"]["postgresql"]
+    assert asked["statements"] > asked["by_lab"] == 0
+
+
 async def test_a_pool_of_the_kernel_follows_its_environment(lab: Lab, evidence: Evidence) -> None:
     """As a worker's does; its sessions are seen by their name, and those of a role that it left end.
 

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from ssot.lab.notebook import (
+    nearest,
     CannotRun,
     Outcome,
     Verdict,
@@ -417,3 +418,10 @@ def test_the_sample_parameters_are_what_the_design_wants():
         "services",
         "latency_ms",
     ]
+
+
+def test_a_number_without_its_nought_is_known():
+    """GP-01, GP-10 and GP-11 all differ from it by one sign, and the first is meant."""
+    known = [f"GP-{number:02}" for number in range(1, 15)]
+    assert nearest("gp-1", known) == "; did you mean GP-01?"
+    assert nearest("GP-011", known) == "; did you mean GP-11?"

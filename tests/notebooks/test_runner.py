@@ -116,6 +116,29 @@ def test_a_notebook_fails_with_any_of_its_cells(batch):
     assert failed.error == "summary failed: ZeroDivisionError: division by zero"
 
 
+def test_a_wrong_type_hides_no_wrong_range(tmp_path):
+    """All that is wrong is told at once, each once."""
+    parameters = "users: int = 2  # how many\nlatency_ms: int = 0  # on every link"
+    path = write(notebook(PASS, parameters=parameters), tmp_path / "00_a.ipynb")
+    with pytest.raises(CannotRun) as caught:
+        _run([path], tmp_path / "outputs", parameters={"users": "many", "latency_ms": -3})
+    problems = caught.value.problems
+    assert len(problems) == 2
+    assert "parameter users: int expected" in problems[0]
+    assert "latency_ms must be from 0" in problems[1]
+
+
+def test_outputs_that_cannot_be_written_are_told_once(tmp_path):
+    """Why, in words, and where: no number of an error, no path twice."""
+    path = write(notebook(PASS), tmp_path / "00_a.ipynb")
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotRun) as caught:
+        _run([path], tmp_path / "file")
+    assert [*caught.value.problems] == [
+        f"outputs cannot be written to {tmp_path / 'file'}: Not a directory"
+    ]
+
+
 def test_parameters_go_to_the_notebooks_that_have_them(batch):
     """One notebook's own parameter is no error for the others."""
     assert [dict(each.parameters) for each in batch[0].notebooks] == [

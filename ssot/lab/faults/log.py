@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +24,19 @@ What = Literal[
     "paused",
     "locked",
 ]
+
+_OVER: Mapping[What, str] = {
+    "latency": "latency over",
+    "bandwidth": "bandwidth limit over",
+    "cut": "cut over",
+    "black hole": "black hole over",
+    "frozen": "thawed",
+    "killed": "back after the kill",
+    "restarted": "back after the restart",
+    "terminated": "termination over",
+    "paused": "pause over",
+    "locked": "lock released",
+}
 
 
 @dataclass(slots=True)
@@ -62,7 +75,7 @@ class FaultLog:
         if record.end is None:
             record.end = time.monotonic()
             if self._timeline is not None:
-                self._tell(record.target, f"no longer {record.what}")
+                self._tell(record.target, _OVER[record.what])
 
     def _tell(self, target: str, what: str) -> None:
         """A link's fault is told of its near end."""

@@ -13,7 +13,7 @@ from ssot.lab.figure.placing import BAR, MARKS, PILLS, Bar, Placed, place
 from ssot.lab.figure.scale import Scale, duration
 from ssot.lab.figure.svg import clipped, element, number, text_width
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_apart"]
 
 _WIDTH = 960.0
 _GUTTER = 132.0
@@ -40,6 +40,25 @@ def draw(
     """
     happened = read(timeline, spans, faults, seconds)
     return _Drawing(happened, failed_at, theme, limit).svg()
+
+
+def draw_apart(
+    timeline: Iterable[object],
+    spans: Iterable[object],
+    faults: Iterable[object],
+    *,
+    seconds: float,
+    failed_at: float | None = None,
+    theme: Theme = "auto",
+    limit: int = 500,
+) -> tuple[str, list[str]]:
+    """Return what :func:`draw` does without its legend, and the legend: each item an SVG.
+
+    So a page can break the legend into lines where it is narrower than the figure.
+    """
+    happened = read(timeline, spans, faults, seconds)
+    drawing = _Drawing(happened, failed_at, theme, limit)
+    return drawing.svg(legend=False), drawing.items()
 
 
 class _Box(NamedTuple):
@@ -71,7 +90,7 @@ class _Drawing:
         self._id = "sf" + hashlib.sha256(repr((happened, failed_at)).encode()).hexdigest()[:8]
         self._notes: list[str] = []
 
-    def svg(self) -> str:
+    def svg(self, *, legend: bool = True) -> str:
         lanes = "".join(self._ground(each, index) for index, each in enumerate(self._placed))
         body = [
             self._grid(),
@@ -94,7 +113,7 @@ class _Drawing:
                     text_anchor="middle",
                 )
             )
-        legend, height = self._legend(self._bottom + 42)
+        told, height = self._legend(self._bottom + 42) if legend else ("", self._bottom + 24)
         total = height + _MARGIN
         style = "" if self._theme == "page" else f"<style>{stylesheet(self._theme)}</style>"
         return (
@@ -105,9 +124,27 @@ class _Drawing:
             + element("rect", class_="g", width=_WIDTH, height=total, rx=10)
             + lanes
             + "".join(body)
-            + legend
+            + told
             + "</svg>"
         )
+
+    def items(self) -> list[str]:
+        """The legend, each item in a drawing of its own; its hatches are those of :meth:`svg`."""
+        parts = [
+            (
+                self._swatch(kind, 1, 9) + element("text", text=told, class_="m", x=18, y=13),
+                20 + text_width(told, 11),
+            )
+            for kind, told in self._keys()
+        ]
+        if notes := " · ".join(self._told_notes()):
+            text = element("text", text=notes, class_="v m", y=13, font_style="italic")
+            parts.append((text, text_width(notes, 10)))
+        return [
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="sf-{self._theme}" '
+            f'width="{number(width)}" height="18">{inside}</svg>'
+            for inside, width in parts
+        ]
 
     def _summary(self) -> str:
         kinds = Counter(each.lane.kind for each in self._placed)
@@ -384,8 +421,8 @@ class _Drawing:
             element("text", text=label, class_="p t1", x=left + 8, y=17.6),
         )
 
-    def _legend(self, y: float) -> tuple[str, float]:
-        """Return the legend, in as many lines as it needs, and where it ends."""
+    def _keys(self) -> list[tuple[str, str]]:
+        """What the legend explains: the kind of each swatch, and what it stands for."""
         present = {span.component for span in self._happened.spans}
         known = [component for component in COMPONENTS if component in present]
         items: list[tuple[str, str]] = [(css_class(name), name) for name in known]
@@ -400,16 +437,30 @@ class _Drawing:
             items.append(("f1", "fault: broken off"))
         if any(not severs(band.what) for band in self._happened.faults):
             items.append(("f2", "fault: held up"))
+        return [(kind, clipped(told, 260, 11)) for kind, told in items]
+
+    def _legend(self, y: float) -> tuple[str, float]:
+        """Return the legend, in as many lines as it needs, and where it ends."""
+        items, notes = self._keys(), self._told_notes()
         parts = []
         x = self._gutter
         for kind, told in items:
-            told = clipped(told, 260, 11)
             width = 17 + text_width(told, 11) + 10
             if x + width > _RIGHT + 14 and x > self._gutter:
                 x, y = self._gutter, y + 18
             parts.append(self._swatch(kind, x, y - 4))
             parts.append(element("text", text=told, class_="m", x=x + 17, y=y))
             x += width
+        if notes:
+            y += 18 if items else 0
+            told = clipped(" · ".join(notes), _RIGHT - self._gutter, 10)
+            parts.append(
+                element("text", text=told, class_="v m", x=self._gutter, y=y, font_style="italic")
+            )
+        return "".join(parts), y + (2 if items or notes else -18)
+
+    def _told_notes(self) -> list[str]:
+        """What was left out of the drawing, which must be whole by now."""
         merged = sum(
             len(bar.spans)
             for each in self._placed
@@ -417,17 +468,12 @@ class _Drawing:
             # what stands in a server's lane stands in its caller's as well
             if len(bar.spans) > 1 and each.lane.kind != "server"
         )
+        notes = [*self._notes]
         if merged:
-            self._notes.append(f"{merged} of {len(self._happened.spans)} spans are drawn merged")
+            notes.append(f"{merged} of {len(self._happened.spans)} spans are drawn merged")
         if self._x.cuts:
-            self._notes.append("idle stretches are cut short")
-        if self._notes:
-            y += 18 if items else 0
-            told = clipped(" · ".join(self._notes), _RIGHT - self._gutter, 10)
-            parts.append(
-                element("text", text=told, class_="v m", x=self._gutter, y=y, font_style="italic")
-            )
-        return "".join(parts), y + (2 if items or self._notes else -18)
+            notes.append("idle stretches are cut short")
+        return notes
 
     def _swatch(self, kind: str, x: float, y: float) -> str:
         if kind == "event":

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ssot.lab.figure import draw, duration, graph
+from ssot.lab.figure import draw_apart, duration, graph
 from ssot.lab.notebook import Verdict
 from ssot.lab.report.markup import Markup, join, rendered, tag
 from ssot.lab.report.reading import CheckOfRun, NotebookOfRun, Round, RunOfReport
@@ -192,7 +192,7 @@ def _what_happened(it: Round, *, limit: int) -> Markup | None:
     seconds = it.evidence.get("seconds")
     seconds = seconds if isinstance(seconds, int | float) else it.seconds
     failed = it.verdict is not Verdict.PASS and bool(it.evidence.get("failure"))
-    figure = draw(
+    figure, legend = draw_apart(
         entries(it.evidence, "timeline"),
         entries(it.evidence, "spans"),
         entries(it.evidence, "faults"),
@@ -213,6 +213,7 @@ def _what_happened(it: Round, *, limit: int) -> Markup | None:
         tag(
             "div",
             Markup(figure),
+            tag("div", *(Markup(item) for item in legend), class_="legend") if legend else None,
             class_="figure scroll",
             tabindex="0",
             role="group",

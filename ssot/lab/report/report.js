@@ -68,6 +68,22 @@
     link.addEventListener("click", () => { if (link.hash === location.hash) follow(); });
   follow();
 
+  // A figure that is wider than the page begins where the check failed
+  const atFailure = (check) => {
+    for (const figure of all(".figure.scroll", check)) {
+      const line = figure.querySelector(".z");
+      if (!line || figure.dataset.begun || !figure.clientWidth) continue;
+      figure.dataset.begun = "yes";
+      const { left } = line.getBoundingClientRect();
+      // At three quarters of what is seen: what led to it is to the left.
+      figure.scrollLeft = left - figure.getBoundingClientRect().left - 0.75 * figure.clientWidth;
+    }
+  };
+  for (const check of checks) {
+    check.addEventListener("toggle", () => atFailure(check));
+    atFailure(check);
+  }
+
   // Commands and logs
   const select = (node) => {
     const range = document.createRange();
