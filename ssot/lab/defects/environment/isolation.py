@@ -74,7 +74,7 @@ DEFECTS = (
         title="The values of an overlay are written into the process environment as well",
         symptom="the limits of one user's task are every later task's, until a restart",
         caught_by=("ENV-03",),
-        control=("ENV-01",),
+        control=("ENV-05",),
         incidents=(11,),
         edits=(
             Edit(
