@@ -162,6 +162,11 @@ DEFECTS = (
             Edit(
                 "ssot/environment/expansion.py", "            making.secret |= result.secret\n", ""
             ),
+            Edit(
+                "ssot/environment/layers.py",
+                "        variables = _with_copies(variables)\n",
+                "",
+            ),
         ),
     ),
 )

@@ -228,7 +228,8 @@ DEFECTS = (
             Edit(
                 "ssot/configuration/settings.py",
                 "    if not host:\n        # To the operating system",
-                "    if False:\n        # To the operating system",
+                "    if not host:\n        return host\n"
+                "    if not host:\n        # To the operating system",
             ),
         ),
     ),
