@@ -12,10 +12,10 @@ from ssot.environment.commands import Commands
 from ssot.environment.expansion import Definition, Expansion, expand
 from ssot.environment.files import Contents, absence, read_env_file, read_secrets
 from ssot.environment.redaction import (
-    SHORTEST,
     is_secret_name,
     passwords_of,
     printable,
+    repeats_secret,
     user_of,
 )
 from ssot.environment.snapshot import Layer, Origin, Snapshot, Variable
@@ -118,7 +118,7 @@ class Layers:
         Once ``given_up`` is set, no program runs for them any more.
         """
         layers: list[_Layer] = []
-        problems: list[str] = []
+        problems = list(sources.problems)
 
         def take(contents: Contents, layer: Layer) -> None:
             problems.extend(contents.problems)
@@ -295,14 +295,11 @@ def _misplaced(stories: Mapping[str, Sequence[_Written]]) -> Iterable[str]:
 
 
 def _with_copies(variables: Mapping[str, Variable]) -> dict[str, Variable]:
-    """The same; whoever copies a secret into another name has not made it less of one.
-
-    The password of a URL is masked in it wherever it is shown.
-    """
-    known = [each for each in secrets_of(variables.values()) if len(each) >= SHORTEST]
+    """The same; what repeats one of their secrets is one itself."""
+    known = secrets_of(variables.values())
     return {
         name: replace(each, secret=True, over=tuple(replace(o, secret=True) for o in each.over))
-        if not each.secret and "://" not in each.value and any(one in each.value for one in known)
+        if not each.secret and repeats_secret(each.value, known)
         else each
         for name, each in variables.items()
     }

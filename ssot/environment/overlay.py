@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ssot.environment.layers import unfit
 from ssot.environment.locks import ForkSafeLock
-from ssot.environment.redaction import SHORTEST, is_secret_name, passwords_of
+from ssot.environment.redaction import is_secret_name, passwords_of, repeats_secret
 from ssot.environment.snapshot import Origin, Snapshot, Variable
 from ssot.environment.sources import Kind
 from ssot.environment.view import View, foreign_to, owner_of, problems_of, secrets_of
@@ -160,15 +160,12 @@ class Overlay(View):
     ) -> Snapshot:
         variables = dict(below.variables)
         gone = below.deleted - mine.keys() | {n for n, value in mine.items() if value is None}
-        known = [secret for secret in self._below.secrets() if len(secret) >= SHORTEST]
+        known = self._below.secrets()
         for name, value in mine.items():
             before = variables.pop(name, None)
             if value is None or name.startswith(foreign):
                 continue
-            secret = self._secrecy.get(name, is_secret_name(name))
-            # Whoever copies a secret into another name has not made it less of one; the password
-            # of a URL is masked in it wherever it is shown.
-            secret = secret or ("://" not in value and any(each in value for each in known))
+            secret = self._secrecy.get(name, is_secret_name(name)) or repeats_secret(value, known)
             variables[name] = Variable(
                 name=name,
                 value=value,

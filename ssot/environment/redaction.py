@@ -12,7 +12,6 @@ from urllib.parse import quote, quote_from_bytes, unquote, unquote_plus, urlspli
 
 __all__ = [
     "MASK",
-    "SHORTEST",
     "RedactingFilter",
     "Redactor",
     "is_secret_name",
@@ -20,13 +19,14 @@ __all__ = [
     "mask_value",
     "passwords_of",
     "printable",
+    "repeats_secret",
     "secrets_among",
     "user_of",
 ]
 
 MASK = "********"
 
-SHORTEST = 8
+_SHORTEST = 8
 """In characters: what is shorter occurs in ordinary words, and is protected by name only."""
 
 _SECRET_NAME = re.compile(
@@ -103,7 +103,7 @@ def mask_value(value: str) -> str:
     if "://" not in value:
         return mask_url(value)
     for password in sorted(passwords_of(value), key=len, reverse=True):
-        if len(password) >= SHORTEST:
+        if len(password) >= _SHORTEST:
             value = value.replace(password, MASK)
     return _VALUE_QUERY_PASSWORD.sub(lambda m: f"{m['head']}{MASK}", _masked(value))
 
@@ -204,6 +204,16 @@ def secrets_among(
     return found
 
 
+def repeats_secret(value: str, secrets: Iterable[str]) -> bool:
+    """Whether one of the secrets stands in the value, which makes it one, whatever its name is.
+
+    Not in a URL: there the password is masked, and the rest may be shown.
+    """
+    if "://" in value:
+        return False
+    return any(len(secret) >= _SHORTEST and secret in value for secret in secrets)
+
+
 def user_of(value: str) -> str:
     """Whom the password before the host of a URL belongs to; empty for any other value."""
     match = _USER.match(value)
@@ -232,7 +242,7 @@ def _pattern(secret: str) -> re.Pattern[str] | None:
     # Each pattern with the length that is known of what it finds.
     forms: set[tuple[int, str]] = set()
     for value in {secret, secret.strip(), *_lines(secret), *passwords_of(secret)}:
-        if len(value) >= SHORTEST:
+        if len(value) >= _SHORTEST:
             forms.update((len(each), re.escape(each)) for each in _encodings(value))
             forms.update((len(value), each) for each in _escaped(value))
     # Longest first: a form may contain another.

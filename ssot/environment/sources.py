@@ -76,7 +76,8 @@ class Sources:
 
     ``files`` are from the weakest to the strongest; those that are ``asked_for`` by name must
     exist, and so must the ``folder`` of the others when it is named. ``commands`` are the programs
-    that a file may run, each for ``timeout`` seconds. Paths are best absolute: whatever is read
+    that a file may run, each for ``timeout`` seconds. ``problems`` are what is wrong with how this
+    was said: told with all that is wrong in the files. Paths are best absolute: whatever is read
     again must be the same, wherever the process has moved to.
     """
 
@@ -86,6 +87,7 @@ class Sources:
     secrets: Path | None = None
     commands: frozenset[str] = frozenset()
     timeout: float = DEFAULT_TIMEOUT
+    problems: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, process: Mapping[str, str]) -> Sources:
@@ -93,10 +95,14 @@ class Sources:
 
         Without ``SSOT_ENV_FILES``, files are read in development and tests only: a ``.env`` that
         was left in an image must not override a deployment. Set to nothing, it names none.
-        :class:`SettingsError` when the environment is unknown, or the time for a command is none.
+        :class:`SettingsError` when the environment is unknown, for then nobody knows what to read.
         Relative paths are those of the working directory at this moment.
         """
-        kind = detect(process)
+        timeout, problems = _seconds("SSOT_ENV_COMMAND_TIMEOUT", process)
+        try:
+            kind = detect(process)
+        except SettingsError as error:
+            raise SettingsError([*error.problems, *problems]) from None
         named = [name for name in process.get("SSOT_ENV_FILES", "").split(os.pathsep) if name]
         files: tuple[Path, ...] = tuple(map(_fixed, named))
         folder: Path | None = None
@@ -112,7 +118,8 @@ class Sources:
             folder=folder,
             secrets=_fixed(secrets) if secrets else None,
             commands=frozenset(name.strip() for name in commands if name.strip()),
-            timeout=_seconds("SSOT_ENV_COMMAND_TIMEOUT", process),
+            timeout=timeout,
+            problems=tuple(problems),
         )
 
 
@@ -141,7 +148,8 @@ def _fixed(path: str) -> Path:
         return Path(path)
 
 
-def _seconds(name: str, process: Mapping[str, str]) -> float:
+def _seconds(name: str, process: Mapping[str, str]) -> tuple[float, list[str]]:
+    """What is given, or the default with a problem."""
     given = process.get(name, f"{DEFAULT_TIMEOUT:g}")
     try:
         seconds = float(given)
@@ -150,8 +158,9 @@ def _seconds(name: str, process: Mapping[str, str]) -> float:
     # Also false for what is no number at all (nan).
     if not 0 < seconds <= _LONGEST:
         told = repr(given) if given else "empty"
-        raise SettingsError([f"{name} is {told}; it must be seconds, above 0, at most {_LONGEST}"])
-    return seconds
+        problem = f"{name} is {told}; it must be seconds, above 0, at most {_LONGEST}"
+        return DEFAULT_TIMEOUT, [problem]
+    return seconds, []
 
 
 def is_there(path: Path) -> bool:

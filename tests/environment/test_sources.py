@@ -34,7 +34,24 @@ def test_a_program_has_as_long_as_the_process_says(tmp_path: Path) -> None:
 def test_a_time_that_is_none_is_refused(given: str) -> None:
     """No time, no end and no number are told by name; nothing is guessed in their place."""
     with pytest.raises(SettingsError, match=r"SSOT_ENV_COMMAND_TIMEOUT is .*at most 60"):
-        Sources.of({"SSOT_ENV_COMMAND_TIMEOUT": given})
+        IsolatedEnvironment.load({"SSOT_ENV_COMMAND_TIMEOUT": given})
+
+
+def test_what_is_wrong_with_the_reading_is_told_with_what_was_read(tmp_path: Path) -> None:
+    """Of a deployment with two mistakes both are in one report, whichever is found first."""
+    (tmp_path / "settings").write_text("1=2\n")
+    process = {"SSOT_ENV_FILES": str(tmp_path / "settings"), "SSOT_ENV_COMMAND_TIMEOUT": "soon"}
+    with pytest.raises(SettingsError) as both:
+        IsolatedEnvironment.load(process)
+    assert "SSOT_ENV_COMMAND_TIMEOUT" in both.value.problems[0]
+    assert "settings, line 1" in both.value.problems[1]
+    assert len(both.value.problems) == 2
+    with pytest.raises(SettingsError) as unknown:
+        IsolatedEnvironment.load({"SSOT_ENVIRONMENT": "prod", "SSOT_ENV_COMMAND_TIMEOUT": "soon"})
+    assert [problem.partition(" ")[0] for problem in unknown.value.problems] == [
+        "SSOT_ENVIRONMENT",
+        "SSOT_ENV_COMMAND_TIMEOUT",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from ssot.errors import SettingsError
 from ssot.lab.bare_socket import HandshakeRefused
 from ssot.lab.evidence import PATH_VARIABLE
 from ssot.lab.lab import Lab
-from ssot.lab.pools import live_pool
 from ssot.lab.processes import ProcessFailed
 from ssot.lab.services import ServiceError
+from ssot.lab.wired import live_pool
 from ssot.tracing import continuing
 
 FIVE = ["agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed"]

@@ -153,6 +153,20 @@ DEFECTS = (
         ),
     ),
     Defect(
+        id="copy-of-secret-is-public",
+        title="What repeats a secret under another name is none",
+        symptom="a note into which somebody has copied a token tells it",
+        caught_by=("ENV-41",),
+        incidents=(12,),
+        edits=(
+            Edit(
+                "ssot/environment/layers.py",
+                "        variables = _with_copies(variables)\n",
+                "",
+            ),
+        ),
+    ),
+    Defect(
         id="made-of-secret-is-public",
         title="What is made of a secret is none",
         symptom="a note that was made of a token tells it",

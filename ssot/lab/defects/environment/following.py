@@ -87,7 +87,7 @@ DEFECTS = (
         id="told-under-the-lock",
         title="Subscribers are told under the writer's lock",
         symptom="a subscriber that makes a change itself stops the process",
-        caught_by=("ENV-26",),
+        caught_by=("ENV-49",),
         edits=(
             Edit(
                 "ssot/environment/isolated.py",

@@ -1,17 +1,18 @@
-"""A pool of connections in the notebook's process, wired to its environment as a worker's is."""
+"""What a process of the platform wires to its environment, in the notebook's process."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from ssot.auth.jwks import TokenVerifier
 from ssot.configuration import UnifiedConfiguration
 from ssot.database import DatabaseManager
 from ssot.environment import IsolatedEnvironment, Overlay
 from ssot.live import LiveChanges
 from ssot.tracing import continuing
 
-__all__ = ["live_pool"]
+__all__ = ["live_pool", "token_verifier"]
 
 
 @asynccontextmanager
@@ -34,3 +35,23 @@ async def live_pool(
             if isinstance(environment, IsolatedEnvironment):
                 configuration.follow(environment)
             yield pool, changes
+
+
+@asynccontextmanager
+async def token_verifier(
+    environment: IsolatedEnvironment | Overlay,
+) -> AsyncIterator[TokenVerifier]:
+    """What a node checks tokens with, made of this environment as it is at this moment.
+
+    Its spans continue those of its settings.
+
+    :raises SettingsError: when a node could not start with this environment.
+    """
+    configuration = UnifiedConfiguration(environment, "node")
+    node, tokens = configuration.settings.node, configuration.settings.tokens
+    # A node without these is refused.
+    assert node is not None
+    assert tokens is not None
+    with continuing(configuration.trace):
+        async with TokenVerifier(node.auth_url, tokens) as verifier:
+            yield verifier
