@@ -90,7 +90,7 @@ DEFECTS = (
         id="overlay-child-reads-again",
         title="The child of an overlay reads the files again",
         symptom="what a task has deleted is back in its child",
-        caught_by=("ENV-33",),
+        caught_by=("ENV-50",),
         incidents=(9,),
         edits=(
             Edit(
@@ -178,7 +178,7 @@ DEFECTS = (
         id="overlay-cache-own",
         title="An overlay that was read once does not see its own later changes",
         symptom="a task that changes a value goes on with the one before",
-        caught_by=("ENV-33",),
+        caught_by=("ENV-50",),
         edits=(
             Edit(
                 "ssot/environment/overlay.py",
