@@ -75,14 +75,17 @@ def _make_evidence(lacking: Sequence[tuple[Path, str]], stop: threading.Event) -
     for path, what in lacking:
         if stop.is_set():
             return
-        print(f"{path.stem}: no complete {what} of today's code; making one", flush=True)
+        told = f"{path.stem}: no complete {what} of today's code; making one"
         if what == "run":
+            print(told, flush=True)
             with display() as show:
                 runner.run([path], parameters={}, outputs=OUTPUTS, jobs=1, on_event=show, stop=stop)
             continue
         checks = {each.id for each in read(path.absolute()).checks}
+        defects = [each for each in catalogue.builtin() if checks & {*each.caught_by}]
+        print(f"{told}, with {len(defects)} defects, which takes minutes", flush=True)
         proving.prove(
-            [each for each in catalogue.builtin() if checks & {*each.caught_by}],
+            defects,
             notebooks=[path],
             outputs=OUTPUTS,
             jobs=len(os.sched_getaffinity(0)),

@@ -21,8 +21,8 @@ from ssot.environment import (
     examine,
     nearest,
     owner_of,
+    read_files,
 )
-from ssot.environment.layers import Layers
 from ssot.environment.redaction import Redactor, printable
 from ssot.environment.sources import closest, is_there
 from ssot.environment.view import secrets_of, story_of
@@ -105,11 +105,12 @@ def check(
 def problems_of(process: Mapping[str, str], services: Sequence[str]) -> dict[str, list[str]]:
     """All that is wrong, each problem once, with the services that could not start because of it.
 
-    In the order of the services. Files are read, and commands run, for each of them anew.
+    In the order of the services. Files are read, and commands run, once for all of them.
     """
     affected: dict[str, list[str]] = {}
+    files = read_files(process)
     for service in services:
-        _, problems = examine(process, **_options(service))
+        _, problems = examine(process, files=files, **_options(service))
         for problem in problems:
             if len(services) > 1:
                 # Who needs it is told beside it, and then one missing name is one problem.
@@ -128,8 +129,7 @@ def notes_of(
     given), and no setting has it, nor does a line of a file refer to it. ``others`` are beginnings
     of names that something else reads, which are passed over. No service fails to start for it.
     """
-    layers = Layers.of(process, defaults=None, test_defaults=None, overrides=None)
-    layers = layers.read(Sources.of(process))
+    layers = read_files(process)
     known, kind = _known(), detect(process)
     by_environment = {
         field.variable for service in SECTIONS for field in fields(service) if field.by_environment

@@ -5,6 +5,7 @@ from ssot.environment.isolated import (
     IsolatedEnvironment,
     Validator,
     examine,
+    read_files,
 )
 from ssot.environment.overlay import Overlay
 from ssot.environment.redaction import (
@@ -50,5 +51,6 @@ __all__ = [
     "nearest",
     "owner_of",
     "process_environment",
+    "read_files",
     "secrets_among",
 ]

@@ -18,7 +18,7 @@ from ssot.environment.view import View, foreign_to, problems_of, secrets_of
 from ssot.errors import SettingsError
 from ssot.tracing import Spans, current_trace, mark_failed, trace_of
 
-__all__ = ["EnvironmentStatistics", "IsolatedEnvironment", "Validator", "examine"]
+__all__ = ["EnvironmentStatistics", "IsolatedEnvironment", "Validator", "examine", "read_files"]
 
 Validator = Callable[[Snapshot], Iterable[str]]
 """Says what is wrong with a snapshot that is about to be used, each problem in a sentence."""
@@ -371,11 +371,15 @@ class _Narrowed:
         return found
 
 
-def examine(process: Mapping[str, str], **options: Any) -> tuple[Snapshot, tuple[str, ...]]:
+def examine(
+    process: Mapping[str, str], *, files: Layers | None = None, **options: Any
+) -> tuple[Snapshot, tuple[str, ...]]:
     """What :meth:`IsolatedEnvironment.load` would make of these, and all that is wrong with it.
 
     For people who want to see how far it gets: only an unknown environment raises.
-    Names whose text cannot be understood are ``broken`` in the snapshot.
+    Names whose text cannot be understood are ``broken`` in the snapshot. ``files`` are those of
+    the process when they have been read already (:func:`read_files`): then nothing is read again,
+    and no program runs twice.
     """
     kind, validate = detect(process), options.get("validate")
     layers = Layers.of(
@@ -383,13 +387,19 @@ def examine(process: Mapping[str, str], **options: Any) -> tuple[Snapshot, tuple
         defaults=options.get("defaults"),
         test_defaults=options.get("test_defaults") if kind == "test" else None,
         overrides=options.get("overrides"),
-    )
+    ).with_files_of(files or read_files(process))
     service = options.get("service")
     rules = Rules(kind, (service,) if service else (), options.get("secrecy") or {})
-    snapshot, problems = layers.read(Sources.of(process)).build(rules)
+    snapshot, problems = layers.build(rules)
     problems += validate(snapshot) if validate else ()
     clean = Redactor(secrets_of(snapshot.variables.values()))
     return snapshot, tuple(clean(problem) for problem in problems)
+
+
+def read_files(process: Mapping[str, str]) -> Layers:
+    """The layers of this process and of the files that it names, and no other ones."""
+    layers = Layers.of(process, defaults=None, test_defaults=None, overrides=None)
+    return layers.read(Sources.of(process))
 
 
 def _ill(

@@ -148,6 +148,10 @@ class Layers:
         )
         return replace(self, files=tuple(layers), problems=tuple(problems), commands=commands)
 
+    def with_files_of(self, other: Layers) -> Layers:
+        """The same with the files of ``other``, and what its programs said or will say."""
+        return replace(self, files=other.files, problems=other.problems, commands=other.commands)
+
     def changed(
         self, values: Mapping[str, str], deleted: Iterable[str] = (), *, label: str = ""
     ) -> Layers:
