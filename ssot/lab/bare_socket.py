@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -16,6 +17,8 @@ from ssot.lab.users import User
 from ssot.websocket.protocol import BEARER, SUBPROTOCOL
 
 __all__ = ["BareSocket", "HandshakeRefused", "bare_socket"]
+
+_PATIENCE = 12.0
 
 Heard = Callable[[str, str | bytes], None]
 
@@ -43,8 +46,14 @@ class BareSocket:
         return getattr(self._connection, name)
 
     async def recv(self) -> str | bytes:
-        """The next message."""
-        message: str | bytes = await self._connection.recv()
+        """The next message; :class:`AssertionError` when none has come after 12 s."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                message: str | bytes = await self._connection.recv()
+        except TimeoutError:
+            raise AssertionError(
+                f"{self._user} waited {_PATIENCE:g} s in vain for a message of the node"
+            ) from None
         self._heard(self._user, message)
         return message
 

@@ -42,6 +42,7 @@ from ssot.websocket.protocol import (
     UserMessage,
     decode_client,
     encode,
+    id_of,
 )
 
 __all__ = ["Node", "NodeStatistics"]
@@ -291,16 +292,13 @@ class Node:
         socket = connection.socket
         async for message in socket:
             self._messages += 1
-            frame_id: str | None = None
             answer: ServerFrame
             try:
-                frame = decode_client(message)
-                frame_id = frame.id
-                answer = await self._handle(frame, identity)
-            except ProtocolError as error:
-                answer = Error(str(error), frame_id)
+                answer = await self._handle(decode_client(message), identity)
             except SsotError as error:
-                answer = Error(str(error), frame_id, retry=isinstance(error, Unavailable))
+                # Who sends several at once must know which of them was refused.
+                retry = isinstance(error, Unavailable)
+                answer = Error(str(error), id_of(message), retry=retry)
             await socket.send(encode(answer), text=True)
 
     async def _handle(self, frame: UserMessage | GetRun, identity: Identity) -> ServerFrame:

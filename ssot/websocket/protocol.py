@@ -43,6 +43,7 @@ __all__ = [
     "decode_server",
     "encode",
     "event_frame",
+    "id_of",
 ]
 
 PROTOCOL_VERSION = 1
@@ -132,7 +133,10 @@ class RunRecord(msgspec.Struct, tag="run", frozen=True):
 
 
 class Error(msgspec.Struct, tag="error", frozen=True):
-    """A frame was refused, and nothing of it was done. ``retry``: it may succeed later."""
+    """A frame was refused, and nothing of it was done. ``retry``: it may succeed later.
+
+    ``id`` is the frame's own, wherever one can be read in it.
+    """
 
     reason: str
     id: str | None = None
@@ -160,6 +164,18 @@ def event_frame(position: Position, body: bytes) -> bytes:
 def decode_client(message: str | bytes) -> ClientFrame:
     """A client's frame; :class:`~ssot.errors.ProtocolError` names the field at fault."""
     return read_json(_client, message, what=f"a frame of {SUBPROTOCOL}")
+
+
+class _Named(msgspec.Struct):
+    id: str | None = None
+
+
+def id_of(message: str | bytes) -> str | None:
+    """The ``id`` that a frame bears, whatever else is wrong with it; ``None`` where it has none."""
+    try:
+        return msgspec.json.decode(message, type=_Named).id
+    except (msgspec.DecodeError, UnicodeError):
+        return None
 
 
 def decode_server(message: str | bytes) -> ServerFrame:

@@ -1,13 +1,10 @@
-"""The defects that the checks of ``00_golden_path`` must catch."""
+"""One of a kind for each step of the path, and what breaks in the middle of a run."""
 
 from __future__ import annotations
 
 from ssot.lab.defects.model import Defect, Edit
 
-__all__ = ["CONTROL", "DEFECTS"]
-
-CONTROL = ("GP-05",)
-"""The happy path: it must pass with every defect that does not name another control."""
+__all__ = ["DEFECTS"]
 
 DEFECTS = (
     # Along the path
