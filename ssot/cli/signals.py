@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, as a request to stop."""
+"""Ctrl-C, SIGTERM and the end of the terminal, as a request to stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ __all__ = ["stop_on_signals"]
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[tuple[threading.Event, list[int]]]:
-    """Turn SIGINT and SIGTERM into a request to stop; a second one ends the process at once."""
+    """Turn SIGINT, SIGTERM and SIGHUP into a request to stop; a second one ends it at once.
+
+    Whoever started it by ``nohup`` does not want it stopped with the terminal.
+    """
     stop = threading.Event()
     received: list[int] = []
 
@@ -24,7 +27,10 @@ def stop_on_signals() -> Iterator[tuple[threading.Event, list[int]]]:
         received.append(number)
         stop.set()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield stop, received
     finally:

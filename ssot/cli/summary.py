@@ -64,7 +64,9 @@ def _again(notebook: NotebookResult, check_id: str, parameters: Mapping[str, obj
     words = ["ssot", "run", path.stem if usual else str(path), "--only", check_id]
     if notebook.shuffle is not None:
         # What failed may depend on what ran before it.
-        words = [*words[:3], "--shuffle"]
+        ran = [*notebook.checks]
+        chosen = ["--only", ",".join(ran)] if len(ran) < len(notebook.notebook.checks) else []
+        words = [*words[:3], *chosen, "--shuffle"]
     for name, value in notebook.parameters.items():
         words += ["-p", name, str(parameters.get(name, value) if name != "seed" else value)]
     return shlex.join(words)

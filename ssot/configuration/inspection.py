@@ -68,6 +68,9 @@ def explain(name: str, process: Mapping[str, str], *, service: str | None = None
     if about:
         lines += ["", *about]
     if problems:
+        # What is wrong with the variable that was asked for comes first.
+        mine = re.compile(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])")
+        problems = tuple(sorted(problems, key=lambda problem: not mine.search(problem)))
         lines += ["", "This environment cannot be used as it is:"]
         lines += [f"  - {problem}" for problem in problems]
     clean = Redactor(secrets_of(snapshot.variables.values()))

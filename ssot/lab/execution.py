@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import random
@@ -21,10 +22,12 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+from papermill.iorw import LocalHandler, papermill_io
 from papermill.log import logger as papermill_logger
 
 from ssot.environment import secrets_among
 from ssot.lab.evidence import PATH_VARIABLE
+from ssot.lab.files import write_atomically
 from ssot.lab.kernel import KernelManager
 from ssot.lab.notebook import Check, Outcome, Verdict, checks, is_check, outcome, printed, tags
 from ssot.lab.progress import Finished, Started, Stopped
@@ -52,11 +55,11 @@ def execute(path: Path, output: Path | None, **options: Any) -> NotebookNode:
     ``options`` are those of :func:`papermill.execute_notebook` and of the engine. It belongs into a
     thread of its own: the event loop that jupyter makes for a thread is closed afterwards.
     """
-    papermill_engines.register("ssot", Execution)  # also where the package is not installed
+    _register()
     try:
         executed: NotebookNode = papermill.execute_notebook(
             _literally(path),
-            output and _literally(output),
+            output and _literally(output.absolute()),
             engine_name="ssot",
             progress_bar=False,
             # not papermill's cwd, which changes that of the process, for all threads
@@ -66,6 +69,22 @@ def execute(path: Path, output: Path | None, **options: Any) -> NotebookNode:
         return executed
     finally:
         ensure_event_loop().close()
+
+
+class _WholeFiles(LocalHandler):  # type: ignore[misc]
+    """papermill's files with absolute paths: on a full disk the last good save stays, whole.
+
+    papermill writes in place, after each cell.
+    """
+
+    def write(self, buf: str, path: str) -> None:
+        write_atomically(Path(path), buf.encode())
+
+
+@functools.cache
+def _register() -> None:
+    papermill_engines.register("ssot", Execution)  # also where the package is not installed
+    papermill_io.register(os.sep, _WholeFiles())
 
 
 def _literally(path: Path) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import shlex
 import shutil
 import threading
 import webbrowser
@@ -127,10 +128,12 @@ async def explore(
     stop = stop or threading.Event()
     focus = find_focus(output, check, outputs=outputs)
     if importlib.util.find_spec("jupyterlab") is None:
+        given = {"RUN": output and shlex.quote(str(output)), "CHECK": check}
+        words = ["make explore", *(f"{name}={value}" for name, value in given.items() if value)]
         raise CannotRun(
             [
-                "JupyterLab is not installed beside ssot: type make explore, "
-                "or install it with pip install 'ssot-interplay[lab]'"
+                f"JupyterLab is not installed beside ssot: type {' '.join(words)}, "
+                "or install it here with pip install -e '.[lab]'"
             ]
         )
     given_again = {f"{PREFIX}{name.upper()}": name for name in hidden(focus)}

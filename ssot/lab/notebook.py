@@ -134,6 +134,9 @@ class Notebook:
 
 # Finding and reading
 
+_FEW = 20
+"""Names that are all told where none of them is near to what was given."""
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean …?"`` for the closest of ``known``, or what there is, or nothing."""
@@ -143,6 +146,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = same or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]}?"
+    if len(known) > _FEW:
+        return f"; there are {len(known)}, from {known[0]} to {known[-1]}"
     return f"; there is {', '.join(known)}" if known else ""
 
 

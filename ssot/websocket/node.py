@@ -383,5 +383,5 @@ def _token(headers: Headers, offered: list[str]) -> str:
 
 
 def _cursor(path: str) -> Position | None:
-    after = parse_qs(urlsplit(path).query).get("after")
+    after = parse_qs(urlsplit(path).query, keep_blank_values=True).get("after")
     return Position.parse(after[0]) if after else None

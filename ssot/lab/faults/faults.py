@@ -67,7 +67,10 @@ class Faults:
 
     @asynccontextmanager
     async def latency(self, round_trip: float) -> AsyncIterator[None]:
-        """Every link of the platform and of its clients takes ``round_trip`` seconds more."""
+        """Every link of the platform and of its clients takes ``round_trip`` seconds more.
+
+        Of the links that there are by now: one that is opened later has none of it.
+        """
         async with AsyncExitStack() as stack:
             there = {"client", *self._things()}
             for link in self.links:

@@ -8,6 +8,20 @@ __all__ = ["DEFECTS"]
 
 DEFECTS = (
     Defect(
+        id="writes-unchecked",
+        title="What is written is not checked, only what is read",
+        symptom="any user writes costs into another user's account",
+        caught_by=("GP-06", "GP-17"),
+        incidents=(22,),
+        edits=(
+            Edit(
+                "ssot/database/migrations/versions/0001_initial.py",
+                "WITH CHECK ({own})",
+                "WITH CHECK (true)",
+            ),
+        ),
+    ),
+    Defect(
         id="update-gives-away",
         title="The policy checks what is inserted, not what an update makes",
         symptom="bob makes his rows alice's: her costs are what he wants",

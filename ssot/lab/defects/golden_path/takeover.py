@@ -8,6 +8,22 @@ __all__ = ["DEFECTS"]
 
 DEFECTS = (
     Defect(
+        id="abandoned-looked-for-once",
+        title="Abandoned commands are looked for when a worker starts, and never again",
+        symptom="what a crashed worker held waits until another one is restarted",
+        caught_by=("GP-12",),
+        incidents=(46,),
+        edits=(
+            Edit(
+                "ssot/streams/commands.py",
+                "                    claims = await self._abandoned(worker, idle)\n",
+                '                    looked, self._looked = getattr(self, "_looked", False), True\n'
+                "                    claims = [] if looked else "
+                "await self._abandoned(worker, idle)\n",
+            ),
+        ),
+    ),
+    Defect(
         id="finish-not-replayed",
         title="The end of a run is recorded without replay",
         symptom="PostgreSQL restarts just then: the run is told as failed",
