@@ -284,4 +284,59 @@ DEFECTS = (
             ),
         ),
     ),
+    Defect(
+        id="staging-reads-env",
+        title="A .env in the folder is read in staging as well",
+        symptom="a developer's file that was left in an image rules in staging",
+        caught_by=("ENV-05",),
+        incidents=(5,),
+        edits=(
+            Edit(
+                "ssot/environment/sources.py",
+                'kind in ("development", "test"):',
+                'kind != "production":',
+            ),
+        ),
+    ),
+    Defect(
+        id="override-history",
+        title="Of several overrides of a name only the last one is remembered",
+        symptom="who set it before is not told",
+        caught_by=("ENV-06",),
+        incidents=(6,),
+        edits=(
+            Edit(
+                "ssot/environment/layers.py",
+                "                stories[name][1:1] = earlier\n",
+                "                pass\n",
+            ),
+        ),
+    ),
+    Defect(
+        id="override-label",
+        title="An override does not remember who made it",
+        symptom="explain says: from override, and nobody knows whose",
+        caught_by=("ENV-06",),
+        incidents=(6,),
+        edits=(
+            Edit(
+                "ssot/environment/layers.py",
+                'overrides={**kept, **_layer("override", values, label)}',
+                'overrides={**kept, **_layer("override", values)}',
+            ),
+        ),
+    ),
+    Defect(
+        id="deleted-not-told",
+        title="explain does not say that a name was deleted by hand",
+        symptom="somebody sets it in the file again and again",
+        caught_by=("ENV-33",),
+        edits=(
+            Edit(
+                "ssot/environment/view.py",
+                "    if name in snapshot.deleted:\n",
+                "    if False:\n",
+            ),
+        ),
+    ),
 )

@@ -183,4 +183,49 @@ DEFECTS = (
             ),
         ),
     ),
+    Defect(
+        id="refused-secrets-told",
+        title="A report on a refused reading is cleaned of the secrets of before alone",
+        symptom="the new secret, in the file that has a mistake, stands in the log",
+        caught_by=("ENV-31",),
+        edits=(
+            Edit(
+                "ssot/environment/isolated.py",
+                "clean = Redactor(self._seen | secrets, like=self.redactor())",
+                "clean = Redactor(self._seen, like=self.redactor())",
+            ),
+        ),
+    ),
+    Defect(
+        id="keyword-password",
+        title="A password in a libpq connection string is not known",
+        symptom="host=… password=… stands in the log",
+        caught_by=("ENV-42",),
+        edits=(
+            Edit(
+                "ssot/environment/redaction.py",
+                '        return {match["password"].strip("\'") for match in '
+                "_KEYWORD_PASSWORD.finditer(value)}\n",
+                "        return set()\n",
+            ),
+            Edit(
+                "ssot/environment/redaction.py",
+                "for written in (_QUERY_PASSWORD, _KEYWORD_PASSWORD):",
+                "for written in (_QUERY_PASSWORD,):",
+            ),
+        ),
+    ),
+    Defect(
+        id="upper-case-hex",
+        title="A secret in capital hexadecimal digits is not recognised",
+        symptom="a dump in capitals tells it",
+        caught_by=("ENV-43",),
+        edits=(
+            Edit(
+                "ssot/environment/redaction.py",
+                "        raw.hex().upper(),\n",
+                "",
+            ),
+        ),
+    ),
 )

@@ -310,4 +310,46 @@ DEFECTS = (
             Edit("ssot/serve.py", "            await role.changes.retry()\n", "            pass\n"),
         ),
     ),
+    Defect(
+        id="lifetime-alone-not-applied",
+        title="A changed lifetime of tokens is not applied unless the key changes with it",
+        symptom="tokens live for as long as at the start",
+        caught_by=("ENV-44",),
+        edits=(
+            Edit(
+                "ssot/platform.py",
+                '"auth.signing_key", "auth.access_ttl", "oauth"',
+                '"auth.signing_key", "oauth"',
+            ),
+        ),
+    ),
+    Defect(
+        id="key-kept-by-lifetime-of-now",
+        title="A key is kept by the lifetime of now, whatever its tokens were promised",
+        symptom="a shorter lifetime and a rotation throw out who logged in before",
+        caught_by=("ENV-44",),
+        edits=(
+            Edit(
+                "ssot/auth/service.py",
+                "max(self._now.access_ttl, self._keys.remaining) + _KEEP_LONGER",
+                "self._now.access_ttl + _KEEP_LONGER",
+            ),
+        ),
+    ),
+    Defect(
+        id="timeouts-not-live",
+        title="A pool follows a new URL and size, and no other setting",
+        symptom="a statement timeout that was raised is logged as applied and is not in force",
+        caught_by=("ENV-46",),
+        incidents=(18,),
+        edits=(
+            Edit(
+                "ssot/database/manager.py",
+                "            if settings == self.settings:\n                return\n",
+                "            if (settings.url, settings.pool_size) == "
+                "(self.settings.url, self.settings.pool_size):\n"
+                "                return\n",
+            ),
+        ),
+    ),
 )

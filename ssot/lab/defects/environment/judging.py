@@ -233,4 +233,140 @@ DEFECTS = (
             ),
         ),
     ),
+    Defect(
+        id="port-zero-is-a-port",
+        title="A database URL with port 0 is taken for one",
+        symptom="it is found by the first query",
+        caught_by=("ENV-16",),
+        edits=(
+            Edit(
+                "ssot/configuration/settings.py",
+                '    if port == 0:\n        raise ValueError("port 0 cannot be connected to")\n',
+                "",
+            ),
+        ),
+    ),
+    Defect(
+        id="empty-own-falls-back",
+        title="An own name that is set to nothing gives way to the shared one",
+        symptom="a service whose login was taken away goes on with everybody's",
+        caught_by=("ENV-21",),
+        edits=(
+            Edit(
+                "ssot/configuration/unified.py",
+                "            if name in snapshot:\n",
+                "            if name in snapshot and (snapshot[name] or field.own is None):\n",
+            ),
+        ),
+    ),
+    Defect(
+        id="shared-variable-named",
+        title="A refusal always names the shared variable",
+        symptom="an operator corrects SSOT_DATABASE_URL, which is not read",
+        caught_by=("ENV-21",),
+        edits=(
+            Edit(
+                "ssot/configuration/unified.py",
+                '_put(data, f"{field.path}_variable", name)',
+                '_put(data, f"{field.path}_variable", field.variable)',
+            ),
+        ),
+    ),
+    Defect(
+        id="signing-key-unjudged",
+        title="What is no key is accepted by the settings",
+        symptom="a half-copied key counts as a change; the next start dies of it",
+        caught_by=("ENV-27",),
+        edits=(
+            Edit(
+                "ssot/configuration/settings.py",
+                '            raise ValueError("must be 32 bytes in base64url: 43 characters")\n',
+                "            pass\n",
+            ),
+        ),
+    ),
+    Defect(
+        id="overlay-takes-bypass",
+        title="An overlay may set switches of tests and placeholders in production",
+        symptom="code that makes a task opens production for it",
+        caught_by=("ENV-37",),
+        incidents=(7,),
+        edits=(
+            Edit(
+                "ssot/environment/overlay.py",
+                "        if problems := [*self._unfit(values)]:\n"
+                "            raise SettingsError([self.redactor()(problem) for "
+                "problem in problems])\n",
+                "",
+            ),
+        ),
+    ),
+    Defect(
+        id="subject-of-any",
+        title="A subject is the same person whichever provider says so",
+        symptom="after a change of provider whoever has alice's id there has her account",
+        caught_by=("ENV-38",),
+        edits=(
+            Edit(
+                "ssot/auth/oauth.py",
+                "return Subject(settings.provider_url, await",
+                'return Subject("oauth", await',
+            ),
+        ),
+    ),
+    Defect(
+        id="short-secrets",
+        title="Short secrets are accepted in production",
+        symptom="a password of six characters guards production",
+        caught_by=("ENV-51",),
+        edits=(
+            Edit(
+                "ssot/environment/weakness.py",
+                "    if len(secret) < _SHORTEST:\n",
+                "    if len(secret) < 1:\n",
+            ),
+        ),
+    ),
+    Defect(
+        id="name-is-password",
+        title="The name of its user is accepted as a password",
+        symptom="postgresql://shopkeeper:shopkeeper@… starts in production",
+        caught_by=("ENV-51",),
+        edits=(
+            Edit(
+                "ssot/environment/weakness.py",
+                "    if user and secret.casefold() == user.casefold():\n",
+                "    if False:\n",
+            ),
+        ),
+    ),
+    Defect(
+        id="pytest-is-test",
+        title="PYTEST_CURRENT_TEST makes any environment a test",
+        symptom="one stray variable lets test switches into production",
+        caught_by=("ENV-51",),
+        incidents=(7,),
+        edits=(
+            Edit(
+                "ssot/environment/sources.py",
+                '    name = process.get("SSOT_ENVIRONMENT", "development")\n',
+                '    if "PYTEST_CURRENT_TEST" in process:\n'
+                '        return "test"\n'
+                '    name = process.get("SSOT_ENVIRONMENT", "development")\n',
+            ),
+        ),
+    ),
+    Defect(
+        id="provider-without-tls",
+        title="A provider without TLS is accepted",
+        symptom="the client secret is sent in clear over the network",
+        caught_by=("ENV-51",),
+        edits=(
+            Edit(
+                "ssot/configuration/settings.py",
+                "        if url and not is_protected(url):\n",
+                '        if url and "://" not in url:\n',
+            ),
+        ),
+    ),
 )

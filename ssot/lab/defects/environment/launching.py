@@ -187,4 +187,47 @@ DEFECTS = (
             ),
         ),
     ),
+    Defect(
+        id="narrowed-get",
+        title="get() of an overlay for one service asks the whole environment",
+        symptom="code that was given the worker's view reads the signing key",
+        caught_by=("ENV-01",),
+        control=("ENV-02",),
+        edits=(
+            Edit(
+                "ssot/environment/overlay.py",
+                "        if self.service == self._below.service:\n"
+                "            return self._below.get(name, default)\n"
+                "        return self.snapshot().get(name, default)\n",
+                "        return self._below.get(name, default)\n",
+            ),
+        ),
+    ),
+    Defect(
+        id="empty-files-reads-folder",
+        title="SSOT_ENV_FILES set to nothing is taken as not set",
+        symptom="the child of a launcher reads the .env of its working folder",
+        caught_by=("ENV-33",),
+        incidents=(9,),
+        edits=(
+            Edit(
+                "ssot/environment/sources.py",
+                'if "SSOT_ENV_FILES" not in process and kind',
+                "if not named and kind",
+            ),
+        ),
+    ),
+    Defect(
+        id="overlay-over",
+        title="A value of an overlay does not say what it won over",
+        symptom="explain of a task's value tells no story",
+        caught_by=("ENV-50",),
+        edits=(
+            Edit(
+                "ssot/environment/overlay.py",
+                "                over=(before, *before.over) if before else (),\n",
+                "",
+            ),
+        ),
+    ),
 )

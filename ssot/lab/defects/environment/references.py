@@ -159,4 +159,44 @@ DEFECTS = (
             ),
         ),
     ),
+    Defect(
+        id="commands-in-shell",
+        title="The command is run by a shell",
+        symptom="$(cat file; anything) runs anything, though only cat is listed",
+        caught_by=("ENV-09",),
+        edits=(
+            Edit(
+                "ssot/environment/commands.py",
+                "                words,\n                executable=program,\n",
+                "                text,\n                shell=True,\n",
+            ),
+        ),
+    ),
+    Defect(
+        id="listed-by-basename",
+        title="A program is allowed when the last part of its path is listed",
+        symptom="a .env runs any file that is called cat",
+        caught_by=("ENV-09",),
+        edits=(
+            Edit(
+                "ssot/environment/commands.py",
+                "        if program not in self._allowed:\n",
+                "        if os.path.basename(program) not in self._allowed:\n",
+            ),
+        ),
+    ),
+    Defect(
+        id="cascade-one-level",
+        title="Of what falls with a missing name only the first step is told",
+        symptom="what is made of what is made of it is not told, nor why it is missing",
+        caught_by=("ENV-25",),
+        edits=(
+            Edit(
+                "ssot/environment/expansion.py",
+                "                        reached.add(node)\n"
+                "                        waiting.append(node)\n",
+                "                        reached.add(node)\n",
+            ),
+        ),
+    ),
 )
