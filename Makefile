@@ -22,7 +22,7 @@ run: $(VENV)/installed  ## run all notebooks; reports are in outputs/latest
 test: $(VENV)/installed-test  ## run the tests, and every check of the notebooks as a test
 	@$(VENV)/bin/pytest --nbval -n auto --dist loadfile -m 'not long'
 
-test-long: $(VENV)/installed-test  ## run the tests that run whole batches, proofs and pytests themselves
+test-long: $(VENV)/installed-test  ## run the tests that take long: whole batches, proofs, pytests, platforms
 	@$(VENV)/bin/pytest -n auto --dist loadfile -m long tests
 
 test-lab: $(LAB_VENV)/installed-lab-test  ## run the tests that need JupyterLab beside the rest

@@ -256,6 +256,7 @@ async def test_a_refused_password_is_one_line_and_exit_code_1(
     assert "not-the-password" not in log
 
 
+@pytest.mark.long
 async def test_all_brings_the_platform_up_and_takes_it_down(
     servers: Services, redis_settings: RedisSettings
 ) -> None:
@@ -297,6 +298,7 @@ async def test_all_brings_the_platform_up_and_takes_it_down(
     assert not any(child.is_running() for child in children)
 
 
+@pytest.mark.long
 async def test_all_stops_the_others_when_one_ends(
     servers: Services, redis_settings: RedisSettings
 ) -> None:
@@ -341,6 +343,7 @@ async def test_all_starts_nothing_unless_every_role_could_start(
     ]
 
 
+@pytest.mark.long
 async def test_all_ends_with_the_code_of_the_role_that_cannot_start(
     servers: Services, redis_settings: RedisSettings
 ) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
+import pytest
 from streams.support import migrated, until
 from test_platform import end, environment, ready, serve
 
@@ -197,6 +198,7 @@ async def test_a_hang_up_while_it_starts_is_done_when_it_is_up(
     assert code == 0, log
 
 
+@pytest.mark.long
 async def test_all_passes_it_on_to_every_role(
     tmp_path: Path, servers: Services, redis_settings: RedisSettings
 ) -> None:

@@ -351,6 +351,7 @@ async def test_a_secret_that_slips_into_a_span_is_masked(collector: SpanCollecto
     assert secret not in repr(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["refuses", "takes nothing", "answers nonsense"])
 async def test_a_receiver_that_is_not_well_costs_nothing(
     database_urls: Mapping[str, str], redis_settings: RedisSettings, kind: str
@@ -445,6 +446,7 @@ def test_a_traces_endpoint_is_checked_first() -> None:
         pytest.fail("it was opened")
 
 
+@pytest.mark.long
 async def test_all_gives_its_children_the_variables(
     servers: Services, redis_settings: RedisSettings, collector: SpanCollector
 ) -> None:

@@ -101,6 +101,7 @@ async def only(connections: Connections, roles: set[str]) -> bool:
     return set(await connections()) <= roles
 
 
+@pytest.mark.long
 async def test_under_load_twenty_changes_cost_no_query(
     manager: DatabaseManager,
     a: DatabaseSettings,
@@ -288,6 +289,7 @@ async def test_a_server_that_is_not_reached_is_unavailable_in_time(
     assert await manager.run_transaction(None, role) == "a"
 
 
+@pytest.mark.long
 async def test_a_change_away_from_a_server_that_answers_no_more_waits_for_none_of_it(
     a: DatabaseSettings, b: DatabaseSettings
 ) -> None:

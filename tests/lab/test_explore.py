@@ -41,7 +41,7 @@ def _children():
 async def test_without_jupyterlab_it_says_what_to_type(tmp_path):
     """The lean installation has no JupyterLab, and says where there is one."""
     path = write(failed(PASS, FAIL), tmp_path / "00_a.ipynb")
-    with pytest.raises(CannotRun, match="make explore, or install it with pip install 'ssot-int"):
+    with pytest.raises(CannotRun, match=r"make explore RUN=.*/00_a\.ipynb, or install it"):
         async with explore(path, None, outputs=tmp_path / "outputs"):
             pass
     assert not (tmp_path / "explore").exists()

@@ -261,6 +261,7 @@ def test_a_page_fetches_nothing(tmp_path: Path):
     assert "script-src 'unsafe-inline'" not in policy
 
 
+@pytest.mark.long
 def test_a_large_run_stays_small(tmp_path: Path):
     """130 checks with evidence of three users each: less than 6 MB, and anchors are their own."""
     evidence = {"00_a": {}, "01_b": {}}

@@ -135,6 +135,7 @@ async def test_other_tls_goes_through(workspace: Workspace, sslmode: str) -> Non
         await site.aclose()
 
 
+@pytest.mark.long
 async def test_servers_of_others_can_be_cut_off_and_not_be_harmed(
     servers: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:

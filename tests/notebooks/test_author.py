@@ -42,6 +42,7 @@ def _with_figure(source=FIGURE):
     return node
 
 
+@pytest.mark.long
 def test_twice_gives_the_same_bytes(tmp_path):
     """Authored once, a notebook has its form; twice, it has not changed, figures included."""
     path = write(_with_figure(), tmp_path / "00_a.ipynb")
@@ -120,6 +121,7 @@ def test_what_papermill_left_is_refused(tmp_path):
     assert author(path).problems == ("cell setup: was left by a papermill run; delete it",)
 
 
+@pytest.mark.long
 def test_the_command(tmp_path):
     """The command writes, tells what it did, and with --check exits with 1 for a change."""
     path = write(notebook(PASS), tmp_path / "notebooks" / "00_a.ipynb")

@@ -402,6 +402,7 @@ def test_help_is_fast_to_come_by(tmp_path):
     assert "author" in output
 
 
+@pytest.mark.long
 def test_output_that_nobody_takes_costs_no_result(tmp_path):
     """A full disk behind it is told in a line; a closed one is nothing to tell."""
     write(notebook(PASS, PASS), tmp_path / "notebooks" / "00_a.ipynb")
@@ -431,6 +432,7 @@ def test_a_place_for_workspaces_that_cannot_be_used_is_told_before(tmp_path, mon
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.long
 def test_a_cell_that_nothing_can_interrupt_is_given_up(tmp_path):
     """A call in C that holds everything ends with its kernel; the others are kept."""
     stuck = "assert True\n    import re\n    re.match(r'(a+)+$', 'a' * 60 + 'b')"
