@@ -121,7 +121,7 @@ def test_defects_are_selected_by_id_and_by_check() -> None:
     known = builtin()
     chosen = select(known, ids=["any-password"], checks=["GP-12", "GP-01"])
     assert [each for each in known if each in chosen] == list(chosen)
-    assert {*chosen[0].caught_by, *chosen[-1].caught_by} == {"GP-01", "GP-12"}
+    assert {check for each in chosen for check in each.caught_by} == {"GP-01", "GP-03", "GP-12"}
     assert "any-password" in {each.id for each in chosen}
     assert select(known) == known
     with pytest.raises(CannotRun) as refused:

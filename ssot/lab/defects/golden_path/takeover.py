@@ -11,7 +11,7 @@ DEFECTS = (
         id="abandoned-looked-for-once",
         title="Abandoned commands are looked for when a worker starts, and never again",
         symptom="what a crashed worker held waits until another one is restarted",
-        caught_by=("GP-12",),
+        caught_by=("GP-22",),
         incidents=(46,),
         edits=(
             Edit(
@@ -49,7 +49,7 @@ DEFECTS = (
         id="looks-at-the-newest-ten",
         title="A replay looks for its events among the newest ten",
         symptom="a taken-over run of a busy user begins twice",
-        caught_by=("GP-12",),
+        caught_by=("GP-22",),
         edits=(
             Edit(
                 "ssot/streams/append.lua",
