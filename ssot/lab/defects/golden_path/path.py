@@ -78,14 +78,14 @@ DEFECTS = (
     Defect(
         id="bad-value-keeps-default",
         title="A value that cannot be read leaves the default in place",
-        symptom="a node listens where nobody expects it, and nobody is told",
+        symptom="a node keeps dead connections for longer than was asked, and nobody is told",
         caught_by=("GP-02",),
         incidents=(21,),
         edits=(
             Edit(
                 "ssot/configuration/unified.py",
                 "if name in snapshot:",
-                'if name in snapshot and ("PORT" not in name or snapshot[name].isdecimal()):',
+                'if name in snapshot and ("INTERVAL" not in name or not snapshot[name].isalpha()):',
             ),
         ),
     ),
