@@ -70,6 +70,8 @@ class Process:
         self.addresses: Mapping[str, str] = MappingProxyType({})
         self.environment: Mapping[str, str] = MappingProxyType({**environment, **workspace.mark})
         self.log_path: Path = workspace.root / f"{name.replace(' ', '-')}.log"
+        # An earlier one of this name has perhaps written there.
+        self._log_begin = self.log_position()
         self._workspace = workspace
         self._module = module
         self._ports: dict[str, str] = {}
@@ -239,8 +241,8 @@ class Process:
         return self.log_path.stat().st_size if self.log_path.exists() else 0
 
     def log_lines(self, since: int = 0) -> list[str]:
-        """What it logged after ``since``."""
-        return self._log(since).splitlines()
+        """What it logged after ``since``; nothing of an earlier process of its name."""
+        return self._log(max(since, self._log_begin)).splitlines()
 
     def _read_ready(self, popen: subprocess.Popen[bytes]) -> dict[str, str] | None:
         """The addresses that it says, by role; ``None`` when it ends before all are up."""
