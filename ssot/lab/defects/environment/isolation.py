@@ -112,7 +112,7 @@ DEFECTS = (
         title="All overlays keep their values in one dictionary",
         symptom="two users' tasks at the same time run with each other's settings",
         caught_by=("ENV-03",),
-        control=("ENV-01",),
+        control=("ENV-06",),
         edits=(
             Edit(
                 "ssot/environment/overlay.py",
