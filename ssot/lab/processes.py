@@ -240,9 +240,9 @@ class Process:
         """Where the log ends now."""
         return self.log_path.stat().st_size if self.log_path.exists() else 0
 
-    def log_lines(self, since: int = 0) -> list[str]:
-        """What it logged after ``since``; nothing of an earlier process of its name."""
-        return self._log(max(since, self._log_begin)).splitlines()
+    def log_lines(self, since: int | None = None) -> list[str]:
+        """What it logged, and nothing of an earlier process of its name; or all after ``since``."""
+        return self._log(self._log_begin if since is None else since).splitlines()
 
     def _read_ready(self, popen: subprocess.Popen[bytes]) -> dict[str, str] | None:
         """The addresses that it says, by role; ``None`` when it ends before all are up."""
