@@ -55,7 +55,8 @@ def prove(
     the checks that it names fail by their own assertions, and its control passes.
 
     Exit code: 0 all were caught and no check is unproven, 1 otherwise, 2 it could not be run or a
-    defect no longer applies, 130 or 143 interrupted. What was proven is in outputs/proven anyway.
+    defect no longer applies, 129, 130 or 143 interrupted. What was proven is in outputs/proven
+    anyway.
     """
     from ssot.lab import prove as proving
     from ssot.lab.defects import catalogue

@@ -45,7 +45,7 @@ def run(
 ) -> None:
     """Run notebooks and tell the verdict of every check.
 
-    Exit code: 0 all passed, 1 a check failed or is unknown, 2 it could not be run, 130 or 143
+    Exit code: 0 all passed, 1 a check failed or is unknown, 2 it could not be run, 129, 130 or 143
     interrupted. What had finished is in outputs/latest in any case.
     """
     from ssot.lab import runner

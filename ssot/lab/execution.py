@@ -33,7 +33,7 @@ from ssot.lab.notebook import Check, Outcome, Verdict, checks, is_check, outcome
 from ssot.lab.progress import Finished, Started, Stopped
 from ssot.lab.secrecy import Secrets, masked
 
-__all__ = ["LONGEST", "Execution", "execute"]
+__all__ = ["LONGEST", "Execution", "execute", "register"]
 
 LONGEST = 180.0
 """Seconds after which a cell is given up and its kernel ended, whatever holds it.
@@ -55,7 +55,7 @@ def execute(path: Path, output: Path | None, **options: Any) -> NotebookNode:
     ``options`` are those of :func:`papermill.execute_notebook` and of the engine. It belongs into a
     thread of its own: the event loop that jupyter makes for a thread is closed afterwards.
     """
-    _register()
+    register()
     try:
         executed: NotebookNode = papermill.execute_notebook(
             _literally(path),
@@ -82,7 +82,8 @@ class _WholeFiles(LocalHandler):  # type: ignore[misc]
 
 
 @functools.cache
-def _register() -> None:
+def register() -> None:
+    """Have papermill know the engine ``ssot``, and write files with absolute paths whole."""
     papermill_engines.register("ssot", Execution)  # also where the package is not installed
     papermill_io.register(os.sep, _WholeFiles())
 

@@ -362,9 +362,12 @@ def test_what_cannot_be_run_exits_with_2(tmp_path, args, message):
     assert not (tmp_path / "outputs").is_dir()
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+)
 def test_a_signal_keeps_results_and_leaves_no_kernel(tmp_path, number, expected):
-    """Ctrl-C and SIGTERM end kernels at once; what had finished is in the results."""
+    """Ctrl-C, SIGTERM and a closed terminal end kernels; what had finished is in the results."""
     write(notebook(PASS, HANG), tmp_path / "notebooks" / "00_a.ipynb")
     process = start(*SSOT, "run", cwd=tmp_path)
     kernel = begun(tmp_path / "notebooks")
